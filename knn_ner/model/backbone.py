@@ -1,0 +1,101 @@
+"""Encoders by hub name or folder: the tagger's network and its tokeniser.
+
+A new kind of encoder is added here and nowhere else. Beside Hugging Face's own, ChineseBERT is known,
+recognised from the files of its folder.
+"""
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import (
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from knn_ner.errors import UserError
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+    """The tokeniser of a hub name or folder.
+
+    Raises `UserError` when there is none.
+    """
+    with _one_line_errors(source, "tokeniser"):
+        return AutoTokenizer.from_pretrained(str(source))
+
+
+def load_encoder(source: str | Path, labels: Sequence[str], **config: Any) -> PreTrainedModel:
+    """An encoder with a new, randomly initialised layer over each token for these labels.
+
+    config: settings to change, such as `hidden_dropout_prob`.
+
+    Raises `UserError` when the encoder cannot be loaded.
+    """
+    config |= {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+    with _one_line_errors(source, "encoder"):
+        return AutoModelForTokenClassification.from_pretrained(
+            str(source), ignore_mismatched_sizes=True, dtype=torch.float32, **config
+        )
+
+
+def load_tagger(source: str | Path) -> PreTrainedModel:
+    """A trained token-classification model, in evaluation mode and float32.
+
+    Raises `UserError` when it cannot be loaded or has no trained classifier.
+    """
+    with _one_line_errors(source, "tagger"):
+        model, info = AutoModelForTokenClassification.from_pretrained(
+            str(source), output_loading_info=True, dtype=torch.float32
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            f"{source}: weights of {', '.join(missing[:3])} not found, expected a trained tagger such as "
+            "the folder `model` that knn_ner.train writes"
+        )
+    return model.eval()
+
+
+def tagger_labels(model: PreTrainedModel) -> list[str]:
+    """The label list of a tagger, by index."""
+    return [model.config.id2label[index] for index in range(model.config.num_labels)]
+
+
+def longest_input(model: PreTrainedModel) -> int:
+    """How many word pieces, special tokens included, the encoder has positions for."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is None:
+        return 1 << 30
+    # RoBERTa counts its positions from the padding index on.
+    offset = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0
+    return positions - offset
+
+
+@contextmanager
+def _one_line_errors(source: str | Path, what: str):
+    """Turn the library's page-long messages into one line."""
+    level = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        if Path(source).is_dir() and not (Path(source) / "config.json").is_file():
+            raise UserError(
+                f"{source}: config.json not found, expected the folder of a Hugging Face {what}"
+            )
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"{source}: no {what} could be loaded, expected a folder or a Hugging Face hub name ({reason})"
+        ) from None
+    finally:
+        transformers.utils.logging.set_verbosity(level)

@@ -1,0 +1,120 @@
+"""What the entry points share: a tagger with its encoding, a split ready for it, and the scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from knn_ner.cli import say
+from knn_ner.data.corpus import Corpus, Sentence
+from knn_ner.data.decoding import WordDecoder
+from knn_ner.data.encoding import IGNORED, EncodedSentence, Encoding, detect_units
+from knn_ner.data.loading import first_rows
+from knn_ner.evaluation.metrics import score
+from knn_ner.model.backbone import load_tagger, load_tokenizer, longest_input, tagger_labels
+
+# Under this key the tagger's config.json keeps how its word pieces were made and labelled.
+CONFIG_KEY = "knn_ner"
+
+
+@dataclass
+class LoadedTagger:
+    """A tagger, its tokeniser, and the one way in which it turns words into labelled pieces."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    encoding: Encoding
+    max_length: int
+
+    @property
+    def labels(self) -> list[str]:
+        """The label list, by index."""
+        return self.encoding.labels
+
+
+def load(model_path: str | Path, max_length: int, sentences: Sequence[Sentence]) -> LoadedTagger:
+    """A trained tagger by folder or hub name.
+
+    sentences: some of the corpus, from which a tagger that was not trained here learns whether tokens
+        are joined with spaces.
+
+    Raises `UserError` when it cannot be loaded.
+    """
+    model = load_tagger(model_path)
+    settings = getattr(model.config, CONFIG_KEY, None) or {}
+    units = settings.get("units") or detect_units(sentences)
+    piece_labels = settings.get("piece_labels", "published")
+    tokenizer = load_tokenizer(model_path)
+    encoding = Encoding(tokenizer, tagger_labels(model), piece_labels, units)
+    return LoadedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
+
+
+def fitting_length(model: PreTrainedModel, max_length: int) -> int:
+    """`max_length`, or what the encoder has positions for if that is less, which is said."""
+    room = longest_input(model)
+    if max_length > room:
+        say(f"--max_length {max_length}: the encoder has {room} positions, {room} are used")
+    return min(max_length, room)
+
+
+@dataclass
+class Split:
+    """Sentences with their word pieces. Arrays over rows have one entry for each piece, in order."""
+
+    sentences: Sequence[Sentence]
+    encoded: Sequence[EncodedSentence]
+    labels: list[str]
+    scheme: str
+
+    @cached_property
+    def decoder(self) -> WordDecoder:
+        """Piece labels to words."""
+        return WordDecoder(self.encoded, self.labels)
+
+    @cached_property
+    def first_rows(self) -> np.ndarray:
+        """(S + 1,): the first row of each sentence, and their number."""
+        return first_rows(self.encoded)
+
+    @cached_property
+    def gold(self) -> np.ndarray:
+        """(rows,) int64: the gold label of each piece; `IGNORED` where it carries none."""
+        return np.concatenate([sentence.labels for sentence in self.encoded]).astype(np.int64)
+
+    @cached_property
+    def scored(self) -> np.ndarray:
+        """(rows,) bool: the pieces that carry a label and are no special tokens."""
+        words = np.concatenate([sentence.word_of_piece for sentence in self.encoded])
+        return (words >= 0) & (self.gold != IGNORED)
+
+    @cached_property
+    def word_tags(self) -> list[list[str]]:
+        """The gold tags of the words of each sentence."""
+        return [sentence.tags for sentence in self.sentences]
+
+    def piece_tags(self, rows: np.ndarray) -> list[list[str]]:
+        """The tags of the scored pieces of each sentence, from the label ids of all rows."""
+        tags = np.asarray(self.labels, dtype=object)[np.where(self.scored, rows, 0)]
+        return [
+            tags[start:stop][self.scored[start:stop]].tolist()
+            for start, stop in zip(self.first_rows, self.first_rows[1:], strict=False)
+        ]
+
+    def score(self, rows: np.ndarray) -> dict:
+        """Both scores (see `evaluation.metrics.score`) of predicted label ids (rows,)."""
+        return score(
+            self.word_tags,
+            self.decoder.sentences(rows),
+            self.piece_tags(self.gold),
+            self.piece_tags(rows),
+            self.scheme,
+        )
+
+
+def make_split(corpus: Corpus, split: str, encoding: Encoding) -> Split:
+    """A split of a corpus in the pieces of a tagger."""
+    sentences = corpus.splits[split]
+    return Split(sentences, encoding.encode(sentences), encoding.labels, corpus.scheme.name)
