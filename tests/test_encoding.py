@@ -22,24 +22,6 @@ from knn_ner.data.tags import sort_labels
 from knn_ner.synthetic.encoder import write_roberta_encoder
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] play ##ing ##s bee ##tho ##ven 20 ##22 2022 年 我 a b".split()
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "play",
-    "##ing",
-    "##s",
-    "bee",
-    "##tho",
-    "##ven",
-    "20",
-    "##22",
-    "2022",
-    "年",
-    "我",
-    "a",
-    "b",
-]
 PER = ["O", "B-PER", "M-PER", "E-PER", "S-PER"]
 
 
