@@ -11,7 +11,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2, IOBES
 
 from knn_ner.errors import UserError
-from knn_ner.evaluation.metrics import score
+from knn_ner.evaluation.metrics import score, word_f1
 from knn_ner.evaluation.spans import published_spans, to_bmes, word_spans
 
 PREFIXES = {"BIO": "BI", "IOBES": "BIES", "BMES": "BMES"}
@@ -166,6 +166,7 @@ def test_word_scores_are_those_of_seqeval(tagging):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours = score(gold, predicted, gold, predicted, scheme)
+    assert word_f1(gold, predicted, scheme) == ours["f1"]
     gold, predicted = (
         [[tag.replace("M-", "I-") for tag in tags] for tags in side] for side in (gold, predicted)
     )

@@ -61,7 +61,7 @@ def score(
     _check_lengths(gold_words, predicted_words, "words")
     _check_lengths(gold_pieces, predicted_pieces, "pieces")
 
-    words = _count(gold_words, predicted_words, lambda tags: word_spans(tags, scheme))
+    words = _count_words(gold_words, predicted_words, scheme)
     pieces = _count(
         gold_pieces, predicted_pieces, lambda tags: published_spans(to_bmes(tags, scheme))
     )
@@ -79,8 +79,18 @@ def score(
     }
 
 
+def word_f1(gold_words: Tags, predicted_words: Tags, scheme: str) -> float:
+    """The `f1` of `score` alone, for choosing a checkpoint; raises what `score` raises."""
+    _check_lengths(gold_words, predicted_words, "words")
+    return _rates(_count_words(gold_words, predicted_words, scheme))[2]
+
+
 # Entities by type: right, predicted, gold.
 _Counts = tuple[Counter, Counter, Counter]
+
+
+def _count_words(gold: Tags, predicted: Tags, scheme: str) -> _Counts:
+    return _count(gold, predicted, lambda tags: word_spans(tags, scheme))
 
 
 def _count(gold: Tags, predicted: Tags, spans_of: Callable[[Sequence[str]], list[Span]]) -> _Counts:
