@@ -1,0 +1,1 @@
+"""Seeded synthetic corpora and small random encoders, for the quickstart and the tests."""
