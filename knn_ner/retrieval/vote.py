@@ -1,0 +1,60 @@
+"""From neighbours to a distribution over labels (arXiv 2203.17103, section 3.2)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from knn_ner.errors import UserError
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise UserError unless the temperature is above 0."""
+    if not temperature > 0:
+        raise UserError(f"temperature {temperature}: expected a number above 0")
+
+
+def vote_weights(behind: Tensor, temperature: float) -> Tensor:
+    """exp(behind / T) for similarities less the largest one, `behind` <= 0, of any shape.
+
+    The smallest weight is exp(-80), about 1e-35: nothing beside the largest, which is 1, but below
+    it exponentials leave the range of float32 and take ten times as long.
+    """
+    return (behind / temperature).clamp_(min=-80).exp_()
+
+
+def vote(similarities: Tensor, labels: Tensor, num_labels: int, temperature: float) -> Tensor:
+    """P_knn(y|x), proportional to the sum of exp(similarity / T) over the neighbours with label y.
+
+    Args:
+        similarities: (q, k) float, best first.
+        labels: (q, k) int64, the neighbours' label ids.
+        num_labels: number of labels L.
+        temperature: T, above 0.
+
+    Returns: (q, L) float32, rows that sum to 1. Raises UserError for a temperature that is not
+    above 0.
+    """
+    return vote_prefixes(similarities, labels, num_labels, temperature, [similarities.shape[1]])[0]
+
+
+def vote_prefixes(
+    similarities: Tensor, labels: Tensor, num_labels: int, temperature: float, ks: Sequence[int]
+) -> Tensor:
+    """`vote` of the best k neighbours for each k of `ks`, in one pass over the neighbours.
+
+    Args: as in `vote`; `ks` ascending, each at least 1, beyond the number of neighbours as much
+    as that number.
+
+    Returns: (len(ks), q, L) float32.
+    """
+    check_temperature(temperature)
+    weights = vote_weights(similarities - similarities[:, :1], temperature)
+    mass = weights.new_zeros(len(weights), num_labels)
+    votes = []
+    start = 0
+    for k in ks:
+        mass.scatter_add_(1, labels[:, start:k], weights[:, start:k])
+        votes.append(mass / mass.sum(dim=1, keepdim=True))
+        start = k
+    return torch.stack(votes)

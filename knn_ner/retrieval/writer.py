@@ -1,0 +1,203 @@
+"""Writing a datastore: shard by shard into memory-mapped files, resumable, committed in one step.
+
+Everything that is written lies in folders that no manifest names, until `DatastoreWriter.commit`
+replaces the manifest. A finished shard holds its own record (`shard.json`), and `building.json`
+says which build is under way: from these a build that died is resumed.
+"""
+
+import fcntl
+import json
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from knn_ner.errors import UserError
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.manifest import (
+    KEY_DTYPES,
+    MANIFEST_FILE,
+    SHARD_FILES,
+    Manifest,
+    ShardRecord,
+    replace_json,
+)
+from knn_ner.retrieval.shard_writer import RECORD_FILE, UNFINISHED_PREFIX, ShardWriter
+
+JOURNAL_FILE = "building.json"
+LOCK_FILE = "building.lock"
+SHARD_PREFIX = "shard-"
+
+
+def is_built(path: str | Path, fingerprint: str) -> bool:
+    """Whether folder `path` holds the finished store of this build, with all its files."""
+    try:
+        return Datastore.open(path).fingerprint == fingerprint
+    except UserError:
+        return False
+
+
+class DatastoreWriter:
+    """Builds the datastore in folder `path`: a context manager, which holds the folder's lock.
+
+    What the folder holds already stays good, for readers too, until `commit`. A build that died is
+    taken up again if all arguments are the same; otherwise what it left is discarded.
+
+    Args:
+        path: the folder, made if there is none.
+        dim: width of the keys.
+        dtype: "float16" or "float32".
+        labels: the label list that label ids index.
+        made_with: what the keys are made with; anything that JSON can hold.
+        fingerprint: names this build: equal only if the same shards would be written.
+        shards: number of shards.
+
+    Attributes:
+        resumed: number of shards that an earlier run of the same build has finished.
+        discarded: number of finished shards of another, dead build that were removed.
+
+    Raises UserError if another process is writing to `path`, or `path` is not a folder.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        dim: int,
+        dtype: str,
+        labels: Sequence[str],
+        made_with: dict,
+        fingerprint: str,
+        shards: int,
+    ):
+        if dtype not in KEY_DTYPES:
+            raise UserError(f"keys of type {dtype!r}: expected one of {', '.join(KEY_DTYPES)}")
+        self.path = Path(path)
+        self.dim, self.dtype, self.labels = dim, dtype, list(labels)
+        self.fingerprint, self.shards = fingerprint, shards
+        # As it will be read back: lists for tuples, strings for numbers as keys.
+        self.made_with = json.loads(json.dumps(made_with))
+        self._lock = _lock(self.path)
+        self.resumed, self.discarded = self._take_up()
+
+    def __enter__(self) -> "DatastoreWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder. What is not committed stays, to be resumed."""
+        self._lock.close()
+
+    def finished(self, number: int) -> bool:
+        """Whether shard `number` was written, by this run or an earlier one of the same build."""
+        return self._record(number) is not None
+
+    def shard(self, number: int, entries: int) -> ShardWriter:
+        """Start shard `number` of `entries` entries from nothing; its context finishes it."""
+        if not 0 <= number < self.shards or entries < 1:
+            raise ValueError(f"shard {number} of {self.shards} with {entries} entries")
+        return ShardWriter(self._folder(number), entries, self.dim, self.dtype, self.labels)
+
+    def commit(self) -> Manifest:
+        """Make the shards, in the order of their numbers, the content of the store.
+
+        What it held before is removed; readers that have it open keep it.
+
+        Raises ValueError if a shard is missing.
+        """
+        records = [self._record(number) for number in range(self.shards)]
+        if None in records:
+            raise ValueError(f"shard {records.index(None)} of {self.shards} is not finished")
+        manifest = Manifest(
+            dim=self.dim,
+            dtype=self.dtype,
+            labels=self.labels,
+            made_with=self.made_with,
+            fingerprint=self.fingerprint,
+            shards=records,
+        )
+        manifest.write(self.path)
+        (self.path / JOURNAL_FILE).unlink(missing_ok=True)
+        self._sweep()
+        return manifest
+
+    def _take_up(self) -> tuple[int, int]:
+        """Resume the build that the journal names, or begin one: (resumed, discarded) shards."""
+        settings = {
+            "fingerprint": self.fingerprint,
+            "dim": self.dim,
+            "dtype": self.dtype,
+            "labels": self.labels,
+            "made_with": self.made_with,
+            "shards": self.shards,
+        }
+        journal_file = self.path / JOURNAL_FILE
+        try:
+            journal = json.loads(journal_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            journal = {}
+        # A journal that outlived its own commit is no unfinished build.
+        committed = any(name.endswith(journal.get("build", "")) for name in self._committed())
+        if journal.get("settings") == settings and not committed:
+            self._build = journal["build"]
+            self._sweep()
+            return sum(map(self.finished, range(self.shards))), 0
+        # Folder names are never used twice, so that no commit can touch what a reader has open.
+        self._build = uuid.uuid4().hex[:8]
+        discarded = self._sweep()
+        replace_json(journal_file, {"build": self._build, "settings": settings})
+        return 0, discarded
+
+    def _folder(self, number: int) -> Path:
+        return self.path / f"{SHARD_PREFIX}{number:05d}-{self._build}"
+
+    def _record(self, number: int) -> ShardRecord | None:
+        folder = self._folder(number)
+        try:
+            record = ShardRecord(**json.loads((folder / RECORD_FILE).read_text(encoding="utf-8")))
+            whole = all(
+                (folder / name).stat().st_size == record.files[name]["bytes"]
+                for name in SHARD_FILES
+            )
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return record if whole else None
+
+    def _committed(self) -> set[str]:
+        """The folders that the manifest names."""
+        try:
+            return {shard.folder for shard in Manifest.read(self.path).shards}
+        except UserError:
+            # A manifest that cannot be read here may be good elsewhere: all that it may name stays.
+            unreadable = (self.path / MANIFEST_FILE).exists()
+            return {folder.name for folder in self.path.iterdir()} if unreadable else set()
+
+    def _sweep(self) -> int:
+        """Remove the folders that neither manifest nor build needs: number of finished shards."""
+        needed = self._committed()
+        removed = 0
+        for folder in self.path.iterdir():
+            ours = folder.name.startswith(SHARD_PREFIX) and not folder.name.endswith(self._build)
+            if folder.name.startswith(UNFINISHED_PREFIX) or (ours and folder.name not in needed):
+                removed += folder.name.startswith(SHARD_PREFIX)
+                shutil.rmtree(folder)
+        return removed
+
+
+def _lock(path: Path):
+    """Make the folder and take its lock, which the system frees if the process dies."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path}: not a folder; give a folder for the datastore") from None
+    stream = (path / LOCK_FILE).open("w")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        raise UserError(
+            f"{path}: another process is writing to this datastore; wait until it has finished"
+        ) from None
+    return stream
