@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from knn_ner.cli import say
-from knn_ner.data.corpus import Corpus, Sentence
+from knn_ner.data.corpus import Corpus, Sentence, check_labels
 from knn_ner.data.decoding import WordDecoder
 from knn_ner.data.encoding import IGNORED, EncodedSentence, Encoding, detect_units
 from knn_ner.data.loading import first_rows
@@ -35,20 +35,27 @@ class LoadedTagger:
         return self.encoding.labels
 
 
-def load(model_path: str | Path, max_length: int, sentences: Sequence[Sentence]) -> LoadedTagger:
-    """A trained tagger by folder or hub name.
+def show_corpus(corpus: Corpus) -> None:
+    """Tell the user what was read."""
+    for line in corpus.describe():
+        say(line)
 
-    sentences: some of the corpus, from which a tagger that was not trained here learns whether tokens
-        are joined with spaces.
 
-    Raises `UserError` when it cannot be loaded.
+def load(model_path: str | Path, max_length: int, corpus: Corpus) -> LoadedTagger:
+    """A trained tagger by folder or hub name, for a corpus that it has all labels of.
+
+    A tagger that was not trained here learns from the corpus whether tokens are joined with spaces.
+
+    Raises `UserError` when it cannot be loaded, or lacks a label.
     """
     model = load_tagger(model_path)
     settings = getattr(model.config, CONFIG_KEY, None) or {}
-    units = settings.get("units") or detect_units(sentences)
+    units = settings.get("units") or detect_units(next(iter(corpus.splits.values())))
     piece_labels = settings.get("piece_labels", "published")
     tokenizer = load_tokenizer(model_path)
     encoding = Encoding(tokenizer, tagger_labels(model), piece_labels, units)
+    for split, sentences in corpus.splits.items():
+        check_labels(sentences, encoding.labels, corpus.files[split])
     return LoadedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
 
 

@@ -38,7 +38,7 @@ from knn_ner.files import read_json, write_json
 from knn_ner.model.backbone import load_encoder, load_tokenizer
 from knn_ner.model.representations import choose_device, predict
 from knn_ner.model.tagger import Tagger
-from knn_ner.pipeline import CONFIG_KEY, LoadedTagger, fitting_length, make_split
+from knn_ner.pipeline import CONFIG_KEY, LoadedTagger, fitting_length, make_split, show_corpus
 
 LIGHTNING_PRECISION = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 # What may differ between a run and its resumption without changing what is trained.
@@ -99,6 +99,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="published: every word piece carries a label; first: the first piece of a word alone",
     )
     group.add_argument(
+        "--classifier",
+        choices=("linear", "mlp"),
+        default="linear",
+        help="over each piece; mlp (dense, tanh, dense) with ChineseBERT alone",
+    )
+    group.add_argument(
         "--units",
         choices=("auto", *UNITS),
         default="auto",
@@ -141,8 +147,7 @@ def train(settings: argparse.Namespace) -> dict:
     settings.eval_batch_size = settings.eval_batch_size or settings.batch_size
     corpus_labels = read_labels(Path(settings.data_dir) / "ner_labels.txt")
     corpus = read_corpus(settings.data_dir, settings.file_name, labels=corpus_labels)
-    for line in corpus.describe():
-        say(line)
+    show_corpus(corpus)
     checkpoint = prepare_folder(save_path, settings)
     if checkpoint is None and settings.resume and (save_path / "train_results.json").is_file():
         say(f"{save_path}: this training is finished; nothing is left to do")
@@ -158,7 +163,10 @@ def train(settings: argparse.Namespace) -> dict:
     tokenizer = load_tokenizer(settings.bert_path)
     encoding = Encoding(tokenizer, labels, settings.piece_labels, units)
     model = load_encoder(
-        settings.bert_path, labels, hidden_dropout_prob=settings.hidden_dropout_prob
+        settings.bert_path,
+        labels,
+        settings.classifier,
+        hidden_dropout_prob=settings.hidden_dropout_prob,
     )
     setattr(model.config, CONFIG_KEY, {"units": units, "piece_labels": settings.piece_labels})
     tagger = LoadedTagger(model, tokenizer, encoding, fitting_length(model, settings.max_length))
@@ -291,8 +299,8 @@ def make_trainer(
         deterministic="warn" if device.type == "cuda" else True,
         callbacks=callbacks,
         logger=[
-            TensorBoardLogger(logs, name="", version="tensorboard"),
-            CSVLogger(logs, name="", version="csv"),
+            TensorBoardLogger(logs, name="tensorboard"),
+            CSVLogger(logs, name="csv"),
         ],
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,

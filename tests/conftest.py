@@ -7,6 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from get_labels import write_labels
+from knn_ner.cli import run_main
+from knn_ner.data.corpus import read_corpus
+from knn_ner.synthetic.corpus import write_corpus
+from knn_ner.synthetic.encoder import write_bert_encoder
+
+# No test may reach for the network; it is read when huggingface_hub is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,6 +48,24 @@ def run():
 
 
 @pytest.fixture
+def fails(capfd, monkeypatch):
+    """Run an entry point that must end with exit code 2; gives the last line that it prints to stderr."""
+
+    def run_failing(main, *argv: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, argv)])
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit_:
+            run_main(main)
+        assert exit_.value.code == 2
+        captured = capfd.readouterr()
+        assert captured.out == "" and "Traceback" not in captured.err
+        return captured.err.splitlines()[-1]
+
+    return run_failing
+
+
+@pytest.fixture
 def corpus_folder(tmp_path):
     """Write a corpus: `corpus_folder(train="...", dev=b"...")` makes train.F, dev.F and test.F."""
 
@@ -53,3 +80,45 @@ def corpus_folder(tmp_path):
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory) -> Path:
+    """A small English corpus of the repository's own generator, with its label set."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder, seed=1, sizes={"train": 300, "dev": 60, "test": 60})
+    write_labels(folder, "word.bmes")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_corpus, tmp_path_factory) -> Path:
+    """A BERT of random weights with word pieces of the tiny corpus."""
+    folder = tmp_path_factory.mktemp("encoder")
+    corpus = read_corpus(tiny_corpus, "word.bmes", splits=("train",))
+    words = [word for sentence in corpus.splits["train"] for word in sentence.words]
+    write_bert_encoder(folder, words, hidden_size=32, layers=2, heads=2, vocabulary_size=400)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(run, tiny_corpus, tiny_encoder, tmp_path_factory) -> Path:
+    """A tagger trained on the tiny corpus by the command line; `trained / "model"` is its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    run(
+        *("-m", "knn_ner.train", "--data_dir", tiny_corpus, "--file_name", "word.bmes"),
+        *("--bert_path", tiny_encoder, "--save_path", folder, "--max_epochs", 15),
+        *("--lr", 3e-3, "--train_batch_size", 16, "--seed", 3),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def datastore(run, tiny_corpus, trained, tmp_path_factory) -> Path:
+    """The datastore of that tagger, built by the command line."""
+    folder = tmp_path_factory.mktemp("store") / "datastore"
+    run(
+        *("-m", "knn_ner.build_datastore", "--data_dir", tiny_corpus, "--file_name", "word.bmes"),
+        *("--model_path", trained / "model", "--datastore_path", folder),
+    )
+    return folder

@@ -5,7 +5,7 @@ sentence. Only tab and space separate columns: other white space, such as U+3000
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,11 +132,11 @@ def read_corpus(
         raise UserError(f"{data_dir} ({file_name}): {error}") from None
     scheme = BIO if found == "IOB1" else SCHEMES[found]
     for split, sentences in raw.items():
-        for sentence in sentences:
-            if found == "IOB1":
+        if found == "IOB1":
+            for sentence in sentences:
                 sentence.tags = iob1_to_bio(sentence.tags)
-            if labels is not None:
-                check_known(sentence, labels, files[split])
+        if labels is not None:
+            check_labels(sentences, labels, files[split])
     malformed = {
         split: sum(scheme.count_malformed(sentence.tags) for sentence in sentences)
         for split, sentences in raw.items()
@@ -144,16 +144,18 @@ def read_corpus(
     return Corpus(raw, files, scheme, found, malformed)
 
 
-def check_known(sentence: Sentence, labels: list[str], path: Path) -> None:
-    """Raise `UserError` at a tag that the label set lacks."""
-    for offset, tag in enumerate(sentence.tags):
-        if tag not in labels:
-            shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
-            raise UserError(
-                f"{path}:{sentence.line + offset}: tag {tag!r} found, expected one of the "
-                f"{len(labels)} labels of the tagger ({shown}); "
-                "run get_labels.py again if the corpus has changed"
-            )
+def check_labels(sentences: Sequence[Sentence], labels: Sequence[str], path: Path) -> None:
+    """Raise `UserError` with the line of the first tag that the label set lacks."""
+    known = set(labels)
+    for sentence in sentences:
+        for offset, tag in enumerate(sentence.tags):
+            if tag not in known:
+                shown = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+                raise UserError(
+                    f"{path}:{sentence.line + offset}: tag {tag!r} found, expected one of the "
+                    f"{len(labels)} labels of the tagger ({shown}); run get_labels.py again if the "
+                    "corpus has changed"
+                )
 
 
 def read_file(path: Path) -> list[Sentence]:

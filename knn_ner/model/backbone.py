@@ -4,6 +4,8 @@ A new kind of encoder is added here and nowhere else. Beside Hugging Face's own,
 recognised from the files of its folder.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+import ChineseBert
 from knn_ner.errors import UserError
 
 
@@ -26,21 +29,34 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
 
     Raises `UserError` when there is none.
     """
+    source = ChineseBert.resolve(source)
+    if ChineseBert.is_chinesebert_folder(source):
+        return ChineseBert.load_tokenizer(source)
     with _one_line_errors(source, "tokeniser"):
         return AutoTokenizer.from_pretrained(str(source))
 
 
-def load_encoder(source: str | Path, labels: Sequence[str], **config: Any) -> PreTrainedModel:
-    """An encoder with a new, randomly initialised layer over each token for these labels.
+def load_encoder(
+    source: str | Path, labels: Sequence[str], classifier: str = "linear", **config: Any
+) -> PreTrainedModel:
+    """An encoder with a new, randomly initialised classifier over each token for these labels.
 
+    classifier: `linear`, or `mlp` (dense, tanh, dense), which ChineseBERT alone has.
     config: settings to change, such as `hidden_dropout_prob`.
 
-    Raises `UserError` when the encoder cannot be loaded.
+    Raises `UserError` when the encoder cannot be loaded or has no such classifier.
     """
+    source = ChineseBert.resolve(source)
     config |= {
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
+    if ChineseBert.is_chinesebert_folder(source):
+        return ChineseBert.load_model(source, classifier=classifier, **config)
+    if classifier != "linear":
+        raise UserError(
+            f"--classifier {classifier}: {source} is no ChineseBERT, which alone has it; use linear"
+        )
     with _one_line_errors(source, "encoder"):
         return AutoModelForTokenClassification.from_pretrained(
             str(source), ignore_mismatched_sizes=True, dtype=torch.float32, **config
@@ -99,3 +115,20 @@ def _one_line_errors(source: str | Path, what: str):
         ) from None
     finally:
         transformers.utils.logging.set_verbosity(level)
+
+
+def weights_hash(model: PreTrainedModel) -> str:
+    """SHA-256 over the names, types, shapes and values of all weights: equal for equal taggers only."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 over everything that decides how a text becomes the encoder's input."""
+    tables = [tokenizer.backend_tokenizer.to_str()]
+    if isinstance(tokenizer, ChineseBert.ChineseBertTokenizer):
+        tables += [tokenizer.pinyin.char_to_id, tokenizer.pinyin.reading_to_ids]
+    return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,196 @@
+"""Write the hidden states of labelled sentences, with their labels, into a datastore.
+
+    python -m knn_ner.build_datastore --data_dir D --file_name F --model_path S/model --datastore_path P
+
+A build that was interrupted goes on from its finished shards when the same command is given again.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_int, run_main, say
+from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
+from knn_ner.data.encoding import IGNORED, EncodedSentence
+from knn_ner.data.loading import first_rows, sentence_chunks
+from knn_ner.model.backbone import tokenizer_hash, weights_hash
+from knn_ner.model.representations import choose_device, represent
+from knn_ner.pipeline import LoadedTagger, load, show_corpus
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.manifest import MANIFEST_FILE
+from knn_ner.retrieval.writer import DatastoreWriter, ShardWriter
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line of `python -m knn_ner.build_datastore`."""
+    parser = Parser(
+        "Store the hidden state and the label of every word piece of a split.",
+        prog="python -m knn_ner.build_datastore",
+    )
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--model_path", required=True, metavar="S/model", help="the tagger: a folder or a hub name"
+    )
+    parser.add_argument(
+        "--datastore_path", required=True, metavar="P", help="folder for the datastore"
+    )
+    parser.add_argument("--split", choices=SPLITS, default="train", help="the split to store")
+    parser.add_argument(
+        "--key_dtype", choices=("float16", "float32"), default="float16", help="of the stored keys"
+    )
+    parser.add_argument(
+        "--shard_entries", type=positive_int, default=1 << 17, help="word pieces in a shard, about"
+    )
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def made_with(tagger: LoadedTagger) -> dict:
+    """What the keys of a tagger depend on: a datastore is read with nothing else."""
+    return {
+        "model": weights_hash(tagger.model),
+        "tokenizer": tokenizer_hash(tagger.tokenizer),
+        "layer": "last",
+        "piece_labels": tagger.encoding.piece_labels,
+        "units": tagger.encoding.units,
+    }
+
+
+def build_datastore(settings: argparse.Namespace) -> dict:
+    """Build the datastore; returns counts, bytes and seconds.
+
+    Raises `UserError` for bad input.
+    """
+    start = time.perf_counter()
+    path = Path(settings.datastore_path)
+    corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
+    show_corpus(corpus)
+    tagger = load(settings.model_path, settings.max_length, corpus)
+    sentences = corpus.splits[settings.split]
+    encoded = tagger.encoding.encode(sentences)
+    source = made_with(tagger)
+    fingerprint = build_fingerprint(source, sentences, tagger.max_length, settings)
+    if (path / MANIFEST_FILE).is_file():
+        store = Datastore.open(path)
+        if store.fingerprint == fingerprint:
+            store.verify()
+            say(f"{path}: this datastore is there already, and whole")
+            return summary(store, start)
+        say(f"{path}: holds another datastore, which is replaced when this one is finished")
+
+    chunks = list(sentence_chunks(encoded, settings.shard_entries))
+    with (
+        DatastoreWriter(
+            path,
+            dim=tagger.model.config.hidden_size,
+            dtype=settings.key_dtype,
+            labels=tagger.labels,
+            made_with=source,
+            fingerprint=fingerprint,
+            shards=len(chunks),
+        ) as writer,
+        tqdm(total=sum(map(len, encoded)), unit="piece", unit_scale=True, desc="build") as progress,
+    ):
+        if writer.resumed:
+            say(f"{path}: {writer.resumed} of {len(chunks)} shards are finished already")
+        if writer.discarded:
+            say(f"{path}: {writer.discarded} shards of another, unfinished build removed")
+        first = 0
+        for number, chunk in enumerate(chunks):
+            if writer.finished(number):
+                progress.update(sum(map(len, chunk)))
+            else:
+                entries = sum(int((sentence.labels != IGNORED).sum()) for sentence in chunk)
+                with writer.shard(number, entries) as shard:
+                    write_shard(shard, tagger, chunk, sentences, first, settings, progress)
+            first += len(chunk)
+        writer.commit()
+    return summary(Datastore.open(path), start)
+
+
+def write_shard(
+    shard: ShardWriter,
+    tagger: LoadedTagger,
+    chunk: Sequence[EncodedSentence],
+    sentences: Sequence[Sentence],
+    first: int,
+    settings: argparse.Namespace,
+    progress: tqdm,
+) -> None:
+    """Fill a shard with the pieces of a run of sentences that begins with number `first`.
+
+    Batches come by length; the rows are written in the order of the corpus, so that the store does not
+    depend on the batch size.
+    """
+    for offset in range(len(chunk)):
+        sentence = sentences[first + offset]
+        shard.add_sentence(first + offset, sentence.words, sentence.tags)
+    labels = np.concatenate([sentence.labels for sentence in chunk])
+    positions = np.concatenate([sentence.word_of_piece for sentence in chunk])
+    ids = first + np.repeat(np.arange(len(chunk)), np.diff(first_rows(chunk)))
+    stored = labels != IGNORED
+    entry = np.cumsum(stored) - 1
+    for batch in represent(
+        tagger.model,
+        chunk,
+        pad_id=tagger.tokenizer.pad_token_id,
+        max_length=tagger.max_length,
+        batch_size=settings.batch_size,
+        device=choose_device(settings.device),
+        precision=settings.precision,
+        workers=settings.workers,
+        progress=progress,
+    ):
+        rows = batch.rows.numpy()
+        kept = stored[rows]
+        rows, keys = rows[kept], batch.hidden.cpu().numpy()[kept]
+        # One write for each window, whose rows follow each other.
+        borders = np.flatnonzero(np.diff(entry[rows]) != 1) + 1
+        for run, run_keys in zip(np.split(rows, borders), np.split(keys, borders), strict=True):
+            if len(run):
+                shard.write(entry[run[0]], run_keys, labels[run], ids[run], positions[run])
+
+
+def build_fingerprint(
+    source: dict, sentences: Sequence[Sentence], max_length: int, settings: argparse.Namespace
+) -> str:
+    """Names a build: equal only when the same shards would be written."""
+    digest = hashlib.sha256()
+    how = [source, max_length, settings.key_dtype, settings.precision, settings.shard_entries]
+    digest.update(json.dumps(how, sort_keys=True).encode())
+    for sentence in sentences:
+        digest.update(json.dumps([sentence.words, sentence.tags]).encode())
+    return digest.hexdigest()
+
+
+def summary(store: Datastore, start: float) -> dict:
+    """What a build reports of a store."""
+    manifest = store.manifest
+    return {
+        "entries": manifest.entries,
+        "sentences": manifest.sentences,
+        "dim": manifest.dim,
+        "dtype": manifest.dtype,
+        "bytes": sum(file["bytes"] for shard in manifest.shards for file in shard.files.values()),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    settings = parse_arguments(argv)
+    built = build_datastore(settings)
+    print(
+        f"{settings.datastore_path}: {built['entries']} entries of {built['sentences']} sentences, "
+        f"{built['dim']} x {built['dtype']}, {built['bytes'] / 1e6:.1f} MB, {built['seconds']:.1f} s"
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,258 @@
+"""Tag a split with the mix of tagger and nearest neighbours, and score both.
+
+    python -m knn_ner.infer --data_dir D --file_name F --model_path S/model --datastore_path P \\
+        --save_path O --k 512 --temperature 0.05 --knn_weight 0.3
+
+writes `O/knn_results.json` and `O/predictions.txt` (word, gold, base, knn).
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from knn_ner.build_datastore import made_with
+from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, run_main
+from knn_ner.data.corpus import SPLITS, read_corpus
+from knn_ner.data.loading import sentence_chunks
+from knn_ner.errors import UserError
+from knn_ner.files import read_json, write_json, write_text
+from knn_ner.model.representations import choose_device, represent
+from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.interpolation import check_knn_weight, interpolate, needs_search
+from knn_ner.retrieval.search import ExactSearch, Searcher, check_k
+from knn_ner.retrieval.similarity import SIMILARITIES
+from knn_ner.retrieval.vote import check_temperature
+
+# Word pieces whose hidden states are held at once, whatever the size of the split.
+CHUNK_ROWS = 1 << 15
+
+
+def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to search, for commands that retrieve."""
+    parser.add_argument(
+        "--model_path", required=True, metavar="S/model", help="the tagger: a folder or a hub name"
+    )
+    parser.add_argument("--datastore_path", required=True, metavar="P", help="the datastore")
+    parser.add_argument(
+        "--similarity",
+        choices=SIMILARITIES,
+        default="cosine",
+        help="of two hidden states; l2 is minus the squared Euclidean distance",
+    )
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line of `python -m knn_ner.infer`."""
+    parser = Parser(
+        "Tag a split with the tagger mixed with its nearest neighbours, and score both.",
+        prog="python -m knn_ner.infer",
+    )
+    add_data_arguments(parser)
+    add_retrieval_arguments(parser)
+    parser.add_argument("--save_path", required=True, metavar="O", help="folder for the results")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="the split to tag")
+    vote = parser.add_argument_group("the vote (each of the three here, or in --tuning)")
+    vote.add_argument("--k", "--topk", type=int, help="neighbours; -1: every stored token votes")
+    vote.add_argument(
+        "--temperature", "--link_temperature", type=float, help="T of exp(similarity / T)"
+    )
+    vote.add_argument(
+        "--knn_weight", "--link_ratio", type=float, help="of the neighbours' vote, from 0 to 1"
+    )
+    vote.add_argument(
+        "--tuning", metavar="FILE", help="tuning.json of knn_ner.tune: its best settings"
+    )
+    parser.add_argument(
+        "--exhaustive",
+        action="store_true",
+        help="search for every token, also where no vote could change the tag",
+    )
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def resolve_vote(settings: argparse.Namespace) -> None:
+    """Fill k, temperature and knn_weight from `--tuning` where the command line does not give them.
+
+    Raises `UserError` when one of them is given nowhere or out of range.
+    """
+    names = ("k", "temperature", "knn_weight")
+    if settings.tuning:
+        best = read_json(settings.tuning).get("best", {})
+        for name in (*names, "similarity"):
+            if name not in best:
+                raise UserError(
+                    f"{settings.tuning}: no best {name}; expected a file of knn_ner.tune"
+                )
+        if best["similarity"] != settings.similarity:
+            raise UserError(
+                f"{settings.tuning}: tuned for similarity {best['similarity']}, but "
+                f"--similarity is {settings.similarity}; give the same"
+            )
+        for name in names:
+            if getattr(settings, name) is None:
+                setattr(settings, name, best[name])
+    missing = [name for name in names if getattr(settings, name) is None]
+    if missing:
+        raise UserError(
+            f"--{missing[0]} not given; give --k, --temperature and --knn_weight, or --tuning with "
+            "the tuning.json of knn_ner.tune"
+        )
+    check_k(settings.k)
+    check_temperature(settings.temperature)
+    check_knn_weight(settings.knn_weight)
+
+
+@dataclass
+class Tagging:
+    """What inference gives for the R rows (word pieces, special tokens included) of a split.
+
+    base, knn: (R,) label ids, of the tagger alone and of the mix.
+    tokens: rows that are scored; searched: those whose neighbours were looked up.
+    """
+
+    base: np.ndarray
+    knn: np.ndarray
+    tokens: int = 0
+    searched: int = 0
+    seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "search": 0.0})
+
+
+def tag(
+    tagger: LoadedTagger, split: Split, searcher: Searcher, settings: argparse.Namespace
+) -> Tagging:
+    """Tag a split, chunk by chunk: encode, search where a vote can change the tag, mix."""
+    tagging = Tagging(np.zeros(len(split.gold), np.int64), np.zeros(len(split.gold), np.int64))
+    device = choose_device(settings.device)
+    first = 0
+    with tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="infer") as progress:
+        for chunk in sentence_chunks(split.encoded, CHUNK_ROWS):
+            rows, hidden, base = [], [], []
+            start = time.perf_counter()
+            for batch in represent(
+                tagger.model,
+                chunk,
+                pad_id=tagger.tokenizer.pad_token_id,
+                max_length=tagger.max_length,
+                batch_size=settings.batch_size,
+                device=device,
+                precision=settings.precision,
+                workers=settings.workers,
+                progress=progress,
+            ):
+                places = first + batch.rows.numpy()
+                probabilities = batch.logits.softmax(-1)
+                tagging.base[places] = probabilities.argmax(-1).cpu().numpy()
+                wanted = torch.from_numpy(split.scored[places])
+                tagging.tokens += int(wanted.sum())
+                if not settings.exhaustive:
+                    wanted &= needs_search(probabilities, settings.knn_weight).cpu()
+                rows.append(places[wanted.numpy()])
+                wanted = wanted.to(device)
+                hidden.append(batch.hidden[wanted])
+                base.append(probabilities[wanted])
+            first += sum(map(len, chunk))
+            searching = time.perf_counter()
+            rows = np.concatenate(rows)
+            # In the order of the corpus, whatever the batches were.
+            order = torch.from_numpy(np.argsort(rows))
+            if len(rows):
+                votes = searcher.votes(
+                    torch.cat(hidden)[order.to(device)], settings.k, settings.temperature
+                )
+                mixed = interpolate(torch.cat(base)[order.to(device)], votes, settings.knn_weight)
+                tagging.knn[rows[order.numpy()]] = mixed.argmax(-1).cpu().numpy() + 1
+            tagging.searched += len(rows)
+            tagging.seconds["encode"] += searching - start
+            tagging.seconds["search"] += time.perf_counter() - searching
+    # What was not searched keeps the tagger's own label.
+    tagging.knn = np.where(tagging.knn > 0, tagging.knn - 1, tagging.base)
+    return tagging
+
+
+def open_datastore(path: str | Path, tagger: LoadedTagger) -> Datastore:
+    """Open a datastore that this tagger made.
+
+    Raises `UserError` when it was made with anything else.
+    """
+    store = Datastore.open(path)
+    store.check_made_with(made_with(tagger))
+    return store
+
+
+def infer(settings: argparse.Namespace) -> dict:
+    """Run inference; returns what `knn_results.json` holds.
+
+    Raises `UserError` for bad input.
+    """
+    resolve_vote(settings)
+    corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
+    show_corpus(corpus)
+    tagger = load(settings.model_path, settings.max_length, corpus)
+    store = open_datastore(settings.datastore_path, tagger)
+    searcher = ExactSearch(store, settings.similarity, choose_device(settings.device))
+    split = make_split(corpus, settings.split, tagger.encoding)
+    tagging = tag(tagger, split, searcher, settings)
+    results = {
+        "base": split.score(tagging.base),
+        "knn": split.score(tagging.knn),
+        "k": settings.k,
+        "temperature": settings.temperature,
+        "knn_weight": settings.knn_weight,
+        "similarity": settings.similarity,
+        "settings_source": "tuned" if settings.tuning else "given",
+        "split": settings.split,
+        "tokens": tagging.tokens,
+        "searched_tokens": tagging.searched,
+        "changed_tokens": int((tagging.base != tagging.knn)[split.scored].sum()),
+        "seed": settings.seed,
+        "datastore_entries": store.entries,
+        "seconds": {name: round(value, 3) for name, value in tagging.seconds.items()},
+    }
+    write_predictions(Path(settings.save_path) / "predictions.txt", split, tagging)
+    write_json(Path(settings.save_path) / "knn_results.json", results)
+    return results
+
+
+def write_predictions(path: Path, split: Split, tagging: Tagging) -> None:
+    """Write word, gold, base and knn, tab-separated, with a blank line between sentences."""
+    base, knn = (split.decoder.sentences(rows) for rows in (tagging.base, tagging.knn))
+    blocks = (
+        "".join(
+            f"{word}\t{gold}\t{alone}\t{mixed}\n"
+            for word, gold, alone, mixed in zip(sentence.words, sentence.tags, a, b, strict=True)
+        )
+        for sentence, a, b in zip(split.sentences, base, knn, strict=True)
+    )
+    write_text(path, "\n".join(blocks))
+
+
+def table(results: dict) -> str:
+    """Base and kNN side by side, as the terminal shows them."""
+    columns = ("precision", "recall", "f1", "strict_f1", "piece_f1")
+    lines = [" " * 6 + "".join(f"{name:>11}" for name in columns) + f"{'seconds':>10}"]
+    encode, search = results["seconds"]["encode"], results["seconds"]["search"]
+    for name, label, seconds in (("base", "base", encode), ("knn", "kNN", encode + search)):
+        scores = "".join(f"{results[name][column]:>11.2f}" for column in columns)
+        lines.append(f"{label:<6}{scores}{seconds:>10.2f}")
+    lines.append(
+        f"{results['split']}: k {results['k']}, temperature {results['temperature']:g}, "
+        f"knn_weight {results['knn_weight']:g}; {results['tokens']} tokens, "
+        f"{results['searched_tokens']} searched, {results['changed_tokens']} changed"
+    )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    print(table(infer(parse_arguments(argv))))
+
+
+if __name__ == "__main__":
+    run_main(main)
