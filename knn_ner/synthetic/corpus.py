@@ -204,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
         "--file_name",
         default=None,
         metavar="F",
-        help="ending of the files; None: word.bmes for en, char.bmes for zh",
+        help="ending of the files; word.bmes for en and char.bmes for zh if not given",
     )
     args = parser.parse_args(argv)
     sizes = {split: getattr(args, split) for split in SIZES}

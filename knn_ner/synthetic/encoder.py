@@ -21,6 +21,7 @@ from transformers import (
     RobertaTokenizer,
 )
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from knn_ner.cli import Parser, positive_int, run_main
 from knn_ner.data.corpus import read_file, split_path
@@ -205,6 +206,7 @@ def _save(
 def main(argv: list[str] | None = None) -> int:
     """Write an encoder for the training split of a corpus."""
     args = parse(argv)
+    disable_progress_bar()  # transformers would draw one for the writing of a single small file
     path = split_path(args.data_dir, args.file_name, "train")
     words = [word for sentence in read_file(path) for word in sentence.words]
     size = {field.name: getattr(args, field.name) for field in fields(Size)}
@@ -240,7 +242,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--vocabulary_size", type=positive_int, default=VOCABULARY_SIZE, help="bert, roberta"
     )
     parser.add_argument(
-        "--vocab", metavar="FILE", help="characters: a vocab.txt; None: the corpus's characters"
+        "--vocab",
+        metavar="FILE",
+        help="characters: a vocab.txt; the corpus's own characters if not given",
     )
     parser.add_argument(
         "--lowercase",
