@@ -13,7 +13,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows every default that is a value."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, False):
+        if action.default is None or action.default is False:
             return action.help or ""
         return super()._get_help_string(action) or ""
 

@@ -28,4 +28,6 @@ make_environment() {
 }
 
 REQUIREMENTS=${REQUIREMENTS:-requirements.txt}
+# Threads that wait must not spin: on a machine that does other work too, spinning costs ten times over.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export TOKENIZERS_PARALLELISM=${TOKENIZERS_PARALLELISM:-false}
