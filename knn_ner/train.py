@@ -30,7 +30,7 @@ from knn_ner.cli import (
 )
 from knn_ner.data.corpus import read_corpus
 from knn_ner.data.encoding import PIECE_LABELS, UNITS, Encoding, complete_labels, detect_units
-from knn_ner.data.loading import TaggingData
+from knn_ner.data.module import TaggingData
 from knn_ner.data.tags import read_labels
 from knn_ner.errors import UserError
 from knn_ner.evaluation.metrics import word_f1
