@@ -149,7 +149,7 @@ def _best_first(similarities: Tensor, indices: Tensor) -> SearchResult:
 
 @contextmanager
 def _full_precision(device: torch.device) -> Iterator[None]:
-    """Products of float32 in float32, not TF32 or bfloat16: nothing rescores what is summed."""
+    """Products of float32 in float32, not TF32 or bfloat16, whatever the tagger runs in."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -202,10 +202,11 @@ class ExactSearch(Searcher):
         )
         per_query = 5 * self.block_keys + RunningCandidates.bytes_per_query(k)
         group = max(1, self.working_bytes // per_query)
-        for start in range(0, len(queries), group):
-            part = self._nearest(queries[start : start + group], k)
-            found.similarities[start : start + group] = part.similarities
-            found.indices[start : start + group] = part.indices
+        with _full_precision(self.device):
+            for start in range(0, len(queries), group):
+                part = self._nearest(queries[start : start + group], k)
+                found.similarities[start : start + group] = part.similarities
+                found.indices[start : start + group] = part.indices
         return found
 
     def vote_all(self, queries: Tensor, temperatures: Sequence[float]) -> Tensor:

@@ -14,10 +14,7 @@ from knn_ner.errors import UserError
 
 SIMILARITIES = ("cosine", "l2")
 
-# Relative rounding of a product's inputs under each torch.set_float32_matmul_precision: none, TF32,
-# bfloat16.
-_INPUT_ROUNDING = {"highest": 0.0, "high": 2.0**-11, "medium": 2.0**-8}
-_FLOAT32_ROUNDING = 2.0**-24
+FLOAT32_ROUNDING = 2.0**-24
 
 
 def check_similarity(similarity: str) -> None:
@@ -79,8 +76,7 @@ def product_error(
     and in `fold_sum` adds at most a few dozen units. For "l2" the error is relative to the terms
     that cancel, hence (|q| + |k|)^2.
     """
-    units = (dim + 4 * math.ceil(math.log2(dim + 1)) + 32) * _FLOAT32_ROUNDING
-    units += 2.1 * _INPUT_ROUNDING[torch.get_float32_matmul_precision()]
+    units = (dim + 4 * math.ceil(math.log2(dim + 1)) + 32) * FLOAT32_ROUNDING
     if similarity == "l2":
         return units * (query_norms + largest_key_norm).square()
     return torch.full_like(query_norms, units)
