@@ -17,14 +17,14 @@ from tqdm import tqdm
 
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_int, run_main, say
 from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
-from knn_ner.data.encoding import IGNORED, EncodedSentence
+from knn_ner.data.encoding import IGNORED
 from knn_ner.data.loading import first_rows, sentence_chunks
 from knn_ner.model.backbone import tokenizer_hash, weights_hash
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, load, show_corpus
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.manifest import MANIFEST_FILE
-from knn_ner.retrieval.writer import DatastoreWriter, ShardWriter
+from knn_ner.retrieval.writer import DatastoreWriter
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -45,7 +45,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--key_dtype", choices=("float16", "float32"), default="float16", help="of the stored keys"
     )
     parser.add_argument(
-        "--shard_entries", type=positive_int, default=1 << 17, help="word pieces in a shard, about"
+        "--shard_words", type=positive_int, default=1 << 16, help="words in a shard, at most"
     )
     add_run_arguments(parser)
     return parser.parse_args(argv)
@@ -73,7 +73,6 @@ def build_datastore(settings: argparse.Namespace) -> dict:
     show_corpus(corpus)
     tagger = load(settings.model_path, settings.max_length, corpus)
     sentences = corpus.splits[settings.split]
-    encoded = tagger.encoding.encode(sentences)
     source = made_with(tagger)
     fingerprint = build_fingerprint(source, sentences, tagger.max_length, settings)
     if (path / MANIFEST_FILE).is_file():
@@ -84,7 +83,8 @@ def build_datastore(settings: argparse.Namespace) -> dict:
             return summary(store, start)
         say(f"{path}: holds another datastore, which is replaced when this one is finished")
 
-    chunks = list(sentence_chunks(encoded, settings.shard_entries))
+    # Pieces are made shard by shard, so that of a large corpus only the words are held.
+    chunks = list(sentence_chunks(sentences, settings.shard_words))
     with (
         DatastoreWriter(
             path,
@@ -95,7 +95,7 @@ def build_datastore(settings: argparse.Namespace) -> dict:
             fingerprint=fingerprint,
             shards=len(chunks),
         ) as writer,
-        tqdm(total=sum(map(len, encoded)), unit="piece", unit_scale=True, desc="build") as progress,
+        tqdm(total=len(sentences), unit="sentence", desc="build") as progress,
     ):
         if writer.resumed:
             say(f"{path}: {writer.resumed} of {len(chunks)} shards are finished already")
@@ -104,57 +104,58 @@ def build_datastore(settings: argparse.Namespace) -> dict:
         first = 0
         for number, chunk in enumerate(chunks):
             if writer.finished(number):
-                progress.update(sum(map(len, chunk)))
+                progress.update(len(chunk))
             else:
-                entries = sum(int((sentence.labels != IGNORED).sum()) for sentence in chunk)
-                with writer.shard(number, entries) as shard:
-                    write_shard(shard, tagger, chunk, sentences, first, settings, progress)
+                write_shard(writer, number, tagger, chunk, first, settings, progress)
             first += len(chunk)
         writer.commit()
     return summary(Datastore.open(path), start)
 
 
 def write_shard(
-    shard: ShardWriter,
+    writer: DatastoreWriter,
+    number: int,
     tagger: LoadedTagger,
-    chunk: Sequence[EncodedSentence],
     sentences: Sequence[Sentence],
     first: int,
     settings: argparse.Namespace,
     progress: tqdm,
 ) -> None:
-    """Fill a shard with the pieces of a run of sentences that begins with number `first`.
+    """Write the pieces of a run of sentences, whose ids begin with `first`, as a shard.
 
     Batches come by length; the rows are written in the order of the corpus, so that the store does not
     depend on the batch size.
     """
-    for offset in range(len(chunk)):
-        sentence = sentences[first + offset]
-        shard.add_sentence(first + offset, sentence.words, sentence.tags)
+    chunk = tagger.encoding.encode(sentences)
     labels = np.concatenate([sentence.labels for sentence in chunk])
     positions = np.concatenate([sentence.word_of_piece for sentence in chunk])
     ids = first + np.repeat(np.arange(len(chunk)), np.diff(first_rows(chunk)))
     stored = labels != IGNORED
     entry = np.cumsum(stored) - 1
-    for batch in represent(
-        tagger.model,
-        chunk,
-        pad_id=tagger.tokenizer.pad_token_id,
-        max_length=tagger.max_length,
-        batch_size=settings.batch_size,
-        device=choose_device(settings.device),
-        precision=settings.precision,
-        workers=settings.workers,
-        progress=progress,
-    ):
-        rows = batch.rows.numpy()
-        kept = stored[rows]
-        rows, keys = rows[kept], batch.hidden.cpu().numpy()[kept]
-        # One write for each window, whose rows follow each other.
-        borders = np.flatnonzero(np.diff(entry[rows]) != 1) + 1
-        for run, run_keys in zip(np.split(rows, borders), np.split(keys, borders), strict=True):
-            if len(run):
-                shard.write(entry[run[0]], run_keys, labels[run], ids[run], positions[run])
+    begins = np.zeros(len(labels), dtype=bool)
+    begins[first_rows(chunk)[:-1]] = True
+    with writer.shard(number, int(stored.sum())) as shard:
+        for offset, sentence in enumerate(sentences):
+            shard.add_sentence(first + offset, sentence.words, sentence.tags)
+        for batch in represent(
+            tagger.model,
+            chunk,
+            pad_id=tagger.tokenizer.pad_token_id,
+            max_length=tagger.max_length,
+            batch_size=settings.batch_size,
+            device=choose_device(settings.device),
+            precision=settings.precision,
+            workers=settings.workers,
+        ):
+            rows = batch.rows.numpy()
+            progress.update(int(begins[rows].sum()))
+            kept = stored[rows]
+            rows, keys = rows[kept], batch.hidden.cpu().numpy()[kept]
+            # One write for each window, whose rows follow each other.
+            borders = np.flatnonzero(np.diff(entry[rows]) != 1) + 1
+            for run, run_keys in zip(np.split(rows, borders), np.split(keys, borders), strict=True):
+                if len(run):
+                    shard.write(entry[run[0]], run_keys, labels[run], ids[run], positions[run])
 
 
 def build_fingerprint(
@@ -162,7 +163,7 @@ def build_fingerprint(
 ) -> str:
     """Names a build: equal only when the same shards would be written."""
     digest = hashlib.sha256()
-    how = [source, max_length, settings.key_dtype, settings.precision, settings.shard_entries]
+    how = [source, max_length, settings.key_dtype, settings.precision, settings.shard_words]
     digest.update(json.dumps(how, sort_keys=True).encode())
     for sentence in sentences:
         digest.update(json.dumps([sentence.words, sentence.tags]).encode())

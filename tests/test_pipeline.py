@@ -66,7 +66,7 @@ def test_the_store_does_not_depend_on_batch_size_windows_or_shards(tmp_path, pat
     whole = Datastore.open(datastore)
     for name, flags in (
         ("one by one", ("--batch_size", 1)),
-        ("many shards", ("--shard_entries", 500, "--batch_size", 7)),
+        ("many shards", ("--shard_words", 300, "--batch_size", 7)),
     ):
         path = tmp_path / name
         built = run_in_process(
@@ -89,7 +89,7 @@ def test_an_interrupted_build_goes_on_from_its_finished_shards(
     tmp_path, paths, datastore, monkeypatch, capfd
 ):
     path = tmp_path / "store"
-    line = (*paths, "--datastore_path", path, "--shard_entries", 1000)
+    line = (*paths, "--datastore_path", path, "--shard_words", 500)
     write = build_datastore.write_shard
     calls = []
 

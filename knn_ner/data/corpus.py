@@ -5,6 +5,7 @@ sentence. Only tab and space separate columns: other white space, such as U+3000
 """
 
 import codecs
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,9 @@ class Sentence:
     words: list[str]
     tags: list[str]
     line: int = 0
+
+    def __len__(self) -> int:
+        return len(self.words)
 
 
 @dataclass
@@ -189,8 +193,9 @@ def read_file(path: Path) -> list[Sentence]:
             raise UserError(f"{path}:{number}: tag {parts[-1]!r} found, expected {ACCEPTED}")
         if not words:
             first_line = number
-        words.append(parts[0])
-        tags.append(parts[-1])
+        # A corpus has few distinct words: one object for each keeps large corpora small.
+        words.append(sys.intern(parts[0]))
+        tags.append(sys.intern(parts[-1]))
     if words:
         sentences.append(Sentence(words, tags, first_line))
     if not sentences:
@@ -205,14 +210,15 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
 
     Only LF ends a line (`str.splitlines` would also split at U+2028, U+0085 and others, which are text).
     """
-    data = path.read_bytes().removeprefix(codecs.BOM_UTF8)
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        number = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}:{number}: byte 0x{data[error.start]:02x} found, expected UTF-8 text; "
-            "convert the file, for instance with iconv"
-        ) from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        yield number, line.removesuffix("\r")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}:{number}: byte 0x{line[error.start]:02x} found, expected UTF-8 text; "
+                    "convert the file, for instance with iconv"
+                ) from None
+            yield number, text.removesuffix("\n").removesuffix("\r")

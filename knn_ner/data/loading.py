@@ -1,6 +1,6 @@
 """Length-bucketed batches of windows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 
 import numpy as np
 import torch
@@ -143,13 +143,11 @@ def inference_loader(
     return make_loader(dataset, batches, sentences, pad_id, workers)
 
 
-def sentence_chunks(
-    sentences: Sequence[EncodedSentence], rows: int
-) -> Iterator[Sequence[EncodedSentence]]:
-    """Runs of sentences with at most `rows` pieces each (one sentence at least)."""
+def sentence_chunks(sentences: Sequence[Sized], size: int) -> Iterator[Sequence]:
+    """Runs of sentences of at most `size` pieces (or words) together, one sentence at least."""
     start = total = 0
     for index, sentence in enumerate(sentences):
-        if index > start and total + len(sentence) > rows:
+        if index > start and total + len(sentence) > size:
             yield sentences[start:index]
             start, total = index, 0
         total += len(sentence)
