@@ -19,6 +19,7 @@ from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_
 from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
 from knn_ner.data.encoding import IGNORED
 from knn_ner.data.loading import first_rows, sentence_chunks
+from knn_ner.errors import UserError
 from knn_ner.model.backbone import tokenizer_hash, weights_hash
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, load, show_corpus
@@ -76,12 +77,15 @@ def build_datastore(settings: argparse.Namespace) -> dict:
     source = made_with(tagger)
     fingerprint = build_fingerprint(source, sentences, tagger.max_length, settings)
     if (path / MANIFEST_FILE).is_file():
-        store = Datastore.open(path)
-        if store.fingerprint == fingerprint:
-            store.verify()
-            say(f"{path}: this datastore is there already, and whole")
-            return summary(store, start)
-        say(f"{path}: holds another datastore, which is replaced when this one is finished")
+        try:
+            store = Datastore.open(path)
+            if store.fingerprint == fingerprint:
+                store.verify()
+                say(f"{path}: this datastore is there already, and whole")
+                return summary(store, start)
+            say(f"{path}: holds another datastore, which is replaced when this one is finished")
+        except UserError as damage:
+            say(f"{damage}, which is what happens now")
 
     # Pieces are made shard by shard, so that of a large corpus only the words are held.
     chunks = list(sentence_chunks(sentences, settings.shard_words))

@@ -238,6 +238,9 @@ def tune(settings: argparse.Namespace) -> dict:
     best = None
     for (k, temperature), curve in sorted(found.items(), key=order_of_choice):
         weight, f1 = curve.best()
+        # A short number that can be typed, where it scores the same.
+        short = round(weight, 4)
+        weight = short if curve.f1_at(np.array([short]))[0] == f1 else weight
         # Of equal scores the first: fewer neighbours, then the lower temperature.
         if best is None or f1 > best["f1"]:
             best = {"k": k, "temperature": temperature, "knn_weight": weight, "f1": f1}

@@ -118,6 +118,24 @@ def test_an_interrupted_build_goes_on_from_its_finished_shards(
     assert np.allclose(keys, whole.rows(0, whole.entries), atol=2e-3)
 
 
+def test_building_again_says_so_and_mends_a_damaged_store(tmp_path, paths, capfd):
+    line = (*paths, "--datastore_path", tmp_path)
+    run_in_process(build_datastore, build_datastore.build_datastore, *line)
+    manifest = (tmp_path / "manifest.json").read_bytes()
+    run_in_process(build_datastore, build_datastore.build_datastore, *line)
+    assert f"{tmp_path}: this datastore is there already, and whole" in capfd.readouterr().err
+    assert (tmp_path / "manifest.json").read_bytes() == manifest
+
+    keys = next(tmp_path.glob("shard-*/keys.npy"))
+    keys.write_bytes(keys.read_bytes()[:-1] + b"\0")
+    run_in_process(build_datastore, build_datastore.build_datastore, *line)
+    assert (
+        "differs from the checksum in the manifest; build the datastore again, which is what "
+        in (capfd.readouterr().err)
+    )
+    Datastore.open(tmp_path).verify()
+
+
 def test_first_piece_labels_store_words_alone(run, tiny_corpus, tiny_encoder, tmp_path):
     corpus = ("--data_dir", tiny_corpus, "--file_name", "word.bmes", "--device", "cpu")
     run(
