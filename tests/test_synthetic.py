@@ -369,6 +369,31 @@ def test_the_command_reads_the_training_split(tmp_path, run):
         assert tokenizer.unk_token_id not in tokenizer("".join(sentence.words))["input_ids"]
 
 
+def test_the_command_writes_a_chinesebert(tmp_path, capsys):
+    """In the published layout, known by its files, without an unknown character."""
+    import ChineseBert
+
+    write_corpus(tmp_path, language="zh", sizes={"train": 30, "dev": 1, "test": 1})
+    folder = tmp_path / "encoder"
+    main(
+        [
+            *("--kind", "chinesebert", "--data_dir", str(tmp_path), "--file_name", "char.bmes"),
+            *("--out", str(folder), "--hidden_size", "16", "--max_position_embeddings", "64"),
+        ]
+    )
+    tokenizer = ChineseBert.load_tokenizer(folder)
+    assert f"{folder}: {len(tokenizer)} word pieces" in capsys.readouterr().out
+    assert ChineseBert.is_chinesebert_folder(folder)
+    assert not (folder / "model.safetensors").exists()
+    for sentence in read_corpus(tmp_path, "char.bmes").splits["train"]:
+        encoded = tokenizer("".join(sentence.words), return_tensors="pt")
+        assert tokenizer.unk_token_id not in encoded["input_ids"]
+        assert encoded["pinyin_ids"].any()
+    with torch.no_grad():
+        logits = ChineseBert.load_model(folder, id2label={0: "O"})(**encoded).logits
+    assert logits.shape == (*encoded["input_ids"].shape, 1)
+
+
 def test_heads_must_divide_the_hidden_size(tmp_path):
     write_corpus(tmp_path, sizes={"train": 5, "dev": 1, "test": 1})
     command = ["--data_dir", str(tmp_path), "--file_name", "word.bmes", "--heads", "3"]

@@ -2,12 +2,13 @@
 
     python -m knn_ner.synthetic.encoder --kind bert --data_dir D --file_name word.bmes --out E
 
-The folder is a Hugging Face one, as a published BERT or RoBERTa is: the Auto classes load it.
+The folder is a Hugging Face one, as a published BERT or RoBERTa is: the Auto classes load it. That of a
+ChineseBERT (`chinesebert.py`) is laid out as published.
 """
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -26,6 +27,8 @@ from transformers.utils.logging import disable_progress_bar
 from knn_ner.cli import Parser, positive_int, run_main
 from knn_ner.data.corpus import read_file, split_path
 from knn_ner.errors import UserError
+from knn_ner.synthetic.chinesebert import write_chinesebert_encoder
+from knn_ner.synthetic.size import EncoderStatistics, Size
 from knn_ner.synthetic.vocabulary import (
     Vocabulary,
     character_vocabulary,
@@ -34,7 +37,7 @@ from knn_ner.synthetic.vocabulary import (
     read_vocabulary,
 )
 
-KINDS = ("bert", "roberta", "characters")
+KINDS = ("bert", "roberta", "characters", "chinesebert")
 VOCABULARY_SIZE = 1200
 SIZE_HELP = {
     "hidden_size": "dimensions of a hidden state",
@@ -42,47 +45,6 @@ SIZE_HELP = {
     "heads": "attention heads of a layer",
     "max_position_embeddings": "longest input in word pieces, special tokens included",
 }
-
-
-@dataclass(frozen=True)
-class EncoderStatistics:
-    """What was written: word pieces in the vocabulary, and weights in the model."""
-
-    pieces: int
-    weights: int
-
-
-@dataclass(frozen=True)
-class Size:
-    """The size of an encoder.
-
-    max_position_embeddings: longest input in word pieces, special tokens included.
-
-    Raises `UserError` when the heads do not divide the hidden size.
-    """
-
-    hidden_size: int = 128
-    layers: int = 2
-    heads: int = 4
-    max_position_embeddings: int = 512
-
-    def __post_init__(self) -> None:
-        if self.hidden_size % self.heads:
-            raise UserError(
-                f"hidden size {self.hidden_size} with {self.heads} heads found, expected a hidden "
-                "size that the number of heads divides"
-            )
-
-    def settings(self) -> dict[str, int | float]:
-        """The settings that the configurations of BERT and RoBERTa share."""
-        return {
-            "hidden_size": self.hidden_size,
-            "num_hidden_layers": self.layers,
-            "num_attention_heads": self.heads,
-            "intermediate_size": 4 * self.hidden_size,
-            # BERT's 0.02 suits its 768 dimensions; a narrow encoder learns faster from a wider start.
-            "initializer_range": self.hidden_size**-0.5,
-        }
 
 
 def write_bert_encoder(
@@ -219,6 +181,8 @@ def main(argv: list[str] | None = None) -> int:
         written = write_roberta_encoder(
             args.out, words, vocabulary_size=args.vocabulary_size, seed=args.seed, **size
         )
+    elif args.kind == "chinesebert":
+        written = write_chinesebert_encoder(args.out, words, seed=args.seed, **size)
     else:
         vocabulary = Path(args.vocab) if args.vocab else words
         written = write_character_encoder(
@@ -233,7 +197,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = Parser(
         "Write a small encoder with random weights.", prog="python -m knn_ner.synthetic.encoder"
     )
-    parser.add_argument("--kind", choices=KINDS, default="bert", help="characters is for Chinese")
+    parser.add_argument(
+        "--kind", choices=KINDS, default="bert", help="characters and chinesebert are for Chinese"
+    )
     parser.add_argument("--data_dir", required=True, metavar="D", help="folder of the corpus")
     parser.add_argument("--file_name", required=True, metavar="F", help="ending of its files")
     parser.add_argument("--out", required=True, metavar="E", help="folder of the encoder")
