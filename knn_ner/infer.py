@@ -7,30 +7,21 @@ writes `O/knn_results.json` and `O/predictions.txt` (word, gold, base, knn).
 """
 
 import argparse
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from knn_ner.build_datastore import made_with
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, run_main
 from knn_ner.data.corpus import SPLITS, read_corpus
-from knn_ner.data.loading import sentence_chunks
 from knn_ner.errors import UserError
 from knn_ner.files import read_json, write_json, write_text
-from knn_ner.model.representations import choose_device, represent
-from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
-from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.interpolation import check_knn_weight, interpolate, needs_search
-from knn_ner.retrieval.search import ExactSearch, Searcher, check_k
+from knn_ner.model.representations import choose_device
+from knn_ner.pipeline import Split, load, make_split, show_corpus
+from knn_ner.retrieval.interpolation import KnnSettings, check_knn_weight
+from knn_ner.retrieval.search import ExactSearch, check_k
 from knn_ner.retrieval.similarity import SIMILARITIES
 from knn_ner.retrieval.vote import check_temperature
-
-# Word pieces whose hidden states are held at once, whatever the size of the split.
-CHUNK_ROWS = 1 << 15
+from knn_ner.tagging import Tagging, open_datastore, tag
 
 
 def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,83 +100,6 @@ def resolve_vote(settings: argparse.Namespace) -> None:
     check_knn_weight(settings.knn_weight)
 
 
-@dataclass
-class Tagging:
-    """What inference gives for the R rows (word pieces, special tokens included) of a split.
-
-    base, knn: (R,) label ids, of the tagger alone and of the mix.
-    tokens: rows that are scored; searched: those whose neighbours were looked up.
-    """
-
-    base: np.ndarray
-    knn: np.ndarray
-    tokens: int = 0
-    searched: int = 0
-    seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "search": 0.0})
-
-
-def tag(
-    tagger: LoadedTagger, split: Split, searcher: Searcher, settings: argparse.Namespace
-) -> Tagging:
-    """Tag a split, chunk by chunk: encode, search where a vote can change the tag, mix."""
-    tagging = Tagging(np.zeros(len(split.gold), np.int64), np.zeros(len(split.gold), np.int64))
-    device = choose_device(settings.device)
-    first = 0
-    with tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="infer") as progress:
-        for chunk in sentence_chunks(split.encoded, CHUNK_ROWS):
-            rows, hidden, base = [], [], []
-            start = time.perf_counter()
-            for batch in represent(
-                tagger.model,
-                chunk,
-                pad_id=tagger.tokenizer.pad_token_id,
-                max_length=tagger.max_length,
-                batch_size=settings.batch_size,
-                device=device,
-                precision=settings.precision,
-                workers=settings.workers,
-                progress=progress,
-            ):
-                places = first + batch.rows.numpy()
-                probabilities = batch.logits.softmax(-1)
-                tagging.base[places] = probabilities.argmax(-1).cpu().numpy()
-                wanted = torch.from_numpy(split.scored[places])
-                tagging.tokens += int(wanted.sum())
-                if not settings.exhaustive:
-                    wanted &= needs_search(probabilities, settings.knn_weight).cpu()
-                rows.append(places[wanted.numpy()])
-                wanted = wanted.to(device)
-                hidden.append(batch.hidden[wanted])
-                base.append(probabilities[wanted])
-            first += sum(map(len, chunk))
-            searching = time.perf_counter()
-            rows = np.concatenate(rows)
-            # In the order of the corpus, whatever the batches were.
-            order = torch.from_numpy(np.argsort(rows))
-            if len(rows):
-                votes = searcher.votes(
-                    torch.cat(hidden)[order.to(device)], settings.k, settings.temperature
-                )
-                mixed = interpolate(torch.cat(base)[order.to(device)], votes, settings.knn_weight)
-                tagging.knn[rows[order.numpy()]] = mixed.argmax(-1).cpu().numpy() + 1
-            tagging.searched += len(rows)
-            tagging.seconds["encode"] += searching - start
-            tagging.seconds["search"] += time.perf_counter() - searching
-    # What was not searched keeps the tagger's own label.
-    tagging.knn = np.where(tagging.knn > 0, tagging.knn - 1, tagging.base)
-    return tagging
-
-
-def open_datastore(path: str | Path, tagger: LoadedTagger) -> Datastore:
-    """Open a datastore that this tagger made.
-
-    Raises `UserError` when it was made with anything else.
-    """
-    store = Datastore.open(path)
-    store.check_made_with(made_with(tagger))
-    return store
-
-
 def infer(settings: argparse.Namespace) -> dict:
     """Run inference; returns what `knn_results.json` holds.
 
@@ -196,9 +110,22 @@ def infer(settings: argparse.Namespace) -> dict:
     show_corpus(corpus)
     tagger = load(settings.model_path, settings.max_length, corpus)
     store = open_datastore(settings.datastore_path, tagger)
-    searcher = ExactSearch(store, settings.similarity, choose_device(settings.device))
+    device = choose_device(settings.device)
+    searcher = ExactSearch(store, settings.similarity, device)
     split = make_split(corpus, settings.split, tagger.encoding)
-    tagging = tag(tagger, split, searcher, settings)
+    with tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="infer") as progress:
+        tagging = tag(
+            tagger,
+            split,
+            searcher,
+            KnnSettings(settings.k, settings.temperature, settings.knn_weight),
+            search="all" if settings.exhaustive else "needed",
+            device=device,
+            batch_size=settings.batch_size,
+            precision=settings.precision,
+            workers=settings.workers,
+            progress=progress,
+        )
     results = {
         "base": split.score(tagging.base),
         "knn": split.score(tagging.knn),

@@ -20,11 +20,12 @@ from knn_ner.data.loading import sentence_chunks
 from knn_ner.evaluation.spans import SpanCounter
 from knn_ner.evaluation.sweep import WeightCurve, WeightSweep
 from knn_ner.files import write_json, write_text
-from knn_ner.infer import CHUNK_ROWS, add_retrieval_arguments, open_datastore
+from knn_ner.infer import add_retrieval_arguments
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
 from knn_ner.retrieval.search import ExactSearch, Searcher, check_k
 from knn_ner.retrieval.vote import vote_prefixes
+from knn_ner.tagging import CHUNK_ROWS, open_datastore
 
 GRID_K = (8, 16, 32, 64, 128, 256, 512, 1024)
 GRID_TEMPERATURE = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
