@@ -120,6 +120,14 @@ def proportion(text: str) -> float:
     return value
 
 
+def positive_proportion(text: str) -> float:
+    """An argparse type: a number above 0, at most 1."""
+    value = proportion(text)
+    if not value:
+        raise argparse.ArgumentTypeError("0 found, a number above 0 and at most 1 expected")
+    return value
+
+
 def say(message: str) -> None:
     """Tell the user something while a command works: on stderr, as stdout is for results."""
     print(message, file=sys.stderr, flush=True)
@@ -138,6 +146,9 @@ def run_main(main: Callable[[list[str] | None], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         say("interrupted")
         code = 130
+    except MemoryError as error:
+        say(f"error: {error or 'memory'} ran out; lower --batch_size or --max_length")
+        code = 2
     except BrokenPipeError:
         sys.stderr.close()
         code = 141

@@ -17,15 +17,17 @@ from knn_ner.errors import UserError
 from knn_ner.files import read_json, write_json, write_text
 from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import Split, load, make_split, show_corpus
-from knn_ner.retrieval.interpolation import KnnSettings, check_knn_weight
-from knn_ner.retrieval.search import ExactSearch, check_k
+from knn_ner.retrieval.interpolation import KnnSettings
+from knn_ner.retrieval.search import ExactSearch
 from knn_ner.retrieval.similarity import SIMILARITIES
-from knn_ner.retrieval.vote import check_temperature
+from knn_ner.retrieval.tuned import choose_settings
 from knn_ner.tagging import Tagging, open_datastore, tag
 
 
-def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to search, for commands that retrieve."""
+def add_retrieval_arguments(
+    parser: argparse.ArgumentParser, similarity: str | None = "cosine"
+) -> None:
+    """What to search, for commands that retrieve; `similarity` is the default."""
     parser.add_argument(
         "--model_path", required=True, metavar="S/model", help="the tagger: a folder or a hub name"
     )
@@ -33,8 +35,9 @@ def add_retrieval_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--similarity",
         choices=SIMILARITIES,
-        default="cosine",
-        help="of two hidden states; l2 is minus the squared Euclidean distance",
+        default=similarity,
+        help="of two hidden states; l2 is minus the squared Euclidean distance"
+        + ("" if similarity else " (if not given: as tuned, else cosine)"),
     )
 
 
@@ -45,10 +48,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         prog="python -m knn_ner.infer",
     )
     add_data_arguments(parser)
-    add_retrieval_arguments(parser)
+    add_retrieval_arguments(parser, similarity=None)
     parser.add_argument("--save_path", required=True, metavar="O", help="folder for the results")
     parser.add_argument("--split", choices=SPLITS, default="test", help="the split to tag")
-    vote = parser.add_argument_group("the vote (each of the three here, or in --tuning)")
+    vote = parser.add_argument_group(
+        "the vote (each of the three here, in --tuning, or tuned for the datastore)"
+    )
     vote.add_argument("--k", "--topk", type=int, help="neighbours; -1: every stored token votes")
     vote.add_argument(
         "--temperature", "--link_temperature", type=float, help="T of exp(similarity / T)"
@@ -68,8 +73,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def resolve_vote(settings: argparse.Namespace) -> None:
-    """Fill k, temperature and knn_weight from `--tuning` where the command line does not give them.
+def resolve_vote(settings: argparse.Namespace) -> str:
+    """Fill k, temperature, knn_weight and similarity where the command line does not give them.
+
+    They come from `--tuning`, or from what was tuned for the datastore; returns `tuned` if one does, and
+    else `given`.
 
     Raises `UserError` when one of them is given nowhere or out of range.
     """
@@ -81,23 +89,19 @@ def resolve_vote(settings: argparse.Namespace) -> None:
                 raise UserError(
                     f"{settings.tuning}: no best {name}; expected a file of knn_ner.tune"
                 )
-        if best["similarity"] != settings.similarity:
+        if settings.similarity not in (None, best["similarity"]):
             raise UserError(
-                f"{settings.tuning}: tuned for similarity {best['similarity']}, but "
-                f"--similarity is {settings.similarity}; give the same"
+                f"{settings.tuning}: tuned for similarity {best['similarity']}, but --similarity is "
+                f"{settings.similarity}; give the same"
             )
-        for name in names:
+        for name in (*names, "similarity"):
             if getattr(settings, name) is None:
                 setattr(settings, name, best[name])
-    missing = [name for name in names if getattr(settings, name) is None]
-    if missing:
-        raise UserError(
-            f"--{missing[0]} not given; give --k, --temperature and --knn_weight, or --tuning with "
-            "the tuning.json of knn_ner.tune"
-        )
-    check_k(settings.k)
-    check_temperature(settings.temperature)
-    check_knn_weight(settings.knn_weight)
+    given = {name: getattr(settings, name) for name in (*names, "similarity")}
+    chosen, settings.similarity, source = choose_settings(settings.datastore_path, **given)
+    for name in names:
+        setattr(settings, name, getattr(chosen, name))
+    return "tuned" if settings.tuning else source
 
 
 def infer(settings: argparse.Namespace) -> dict:
@@ -105,7 +109,7 @@ def infer(settings: argparse.Namespace) -> dict:
 
     Raises `UserError` for bad input.
     """
-    resolve_vote(settings)
+    source = resolve_vote(settings)
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
     show_corpus(corpus)
     tagger = load(settings.model_path, settings.max_length, corpus)
@@ -133,7 +137,7 @@ def infer(settings: argparse.Namespace) -> dict:
         "temperature": settings.temperature,
         "knn_weight": settings.knn_weight,
         "similarity": settings.similarity,
-        "settings_source": "tuned" if settings.tuning else "given",
+        "settings_source": source,
         "split": settings.split,
         "tokens": tagging.tokens,
         "searched_tokens": tagging.searched,

@@ -24,6 +24,7 @@ from knn_ner.cli import (
     non_negative_int,
     positive_float,
     positive_int,
+    positive_proportion,
     proportion,
     run_main,
     say,
@@ -81,7 +82,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     group.add_argument(
         "--val_check_interval",
-        type=proportion,
+        type=positive_proportion,
         default=1.0,
         help="part of an epoch after which the dev split is scored",
     )
@@ -193,9 +194,12 @@ def train(settings: argparse.Namespace) -> dict:
     )
     trainer, best = make_trainer(settings, save_path, device)
     start = time.perf_counter()
-    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        # Lightning's own answer to an interrupt.
+        say(f"{save_path}: --resume goes on after the last finished epoch")
+        raise KeyboardInterrupt from None
     seconds = time.perf_counter() - start
 
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]

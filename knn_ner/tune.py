@@ -2,7 +2,8 @@
 
     python -m knn_ner.tune --data_dir D --file_name F --model_path S/model --datastore_path P --save_path O
 
-writes `O/tuning.json` (the best setting) and `O/tuning.csv` (the whole sweep). The test split is never read.
+writes `O/tuning.json` (the best setting) and `O/tuning.csv` (the whole sweep), and keeps the best setting with
+the datastore, for those who give none. The test split is never read.
 """
 
 import argparse
@@ -14,16 +15,26 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_float, run_main
+from knn_ner.cli import (
+    Parser,
+    add_data_arguments,
+    add_run_arguments,
+    positive_float,
+    run_main,
+    say,
+)
 from knn_ner.data.corpus import read_corpus
 from knn_ner.data.loading import sentence_chunks
+from knn_ner.errors import UserError
 from knn_ner.evaluation.spans import SpanCounter
 from knn_ner.evaluation.sweep import WeightCurve, WeightSweep
 from knn_ner.files import write_json, write_text
 from knn_ner.infer import add_retrieval_arguments
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
+from knn_ner.retrieval.interpolation import KnnSettings
 from knn_ner.retrieval.search import ExactSearch, Searcher, check_k
+from knn_ner.retrieval.tuned import save_tuned
 from knn_ner.retrieval.vote import vote_prefixes
 from knn_ner.tagging import CHUNK_ROWS, open_datastore
 
@@ -260,6 +271,12 @@ def tune(settings: argparse.Namespace) -> dict:
     }
     write_text(Path(settings.save_path) / "tuning.csv", "\n".join(rows) + "\n")
     write_json(Path(settings.save_path) / "tuning.json", results)
+    vote = KnnSettings(best["k"], best["temperature"], best["knn_weight"])
+    try:
+        save_tuned(store, vote, settings.similarity, best["f1"])
+    except UserError as error:
+        # A datastore that many share need not be anyone's to write to.
+        say(f"{error}; the best settings are in {settings.save_path}/tuning.json alone")
     return results
 
 

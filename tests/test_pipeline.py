@@ -304,12 +304,44 @@ def test_a_store_is_read_with_its_own_model_alone(
     assert not (tmp_path / "new").exists()
 
 
+def test_what_was_tuned_for_a_store_is_used_when_nothing_is_given(
+    fails, tuned, paths, datastore, tmp_path, capfd
+):
+    best = json.loads((tuned / "tuning.json").read_text())["best"]
+    line = (*paths, "--save_path", tmp_path / "out", "--split", "dev")
+    results = run_in_process(infer, infer.infer, *line)
+    assert results["knn"]["f1"] == pytest.approx(best["f1"], abs=1e-9)
+    assert results["settings_source"] == "tuned"
+    used = (
+        f"{datastore}: k {best['k']}, temperature {best['temperature']:g}, "
+        f"knn_weight {best['knn_weight']:g}, cosine similarity, as tuned on dev"
+    )
+    assert used in capfd.readouterr().err.splitlines()
+
+    other = tmp_path / "store"
+    shutil.copytree(datastore, other)
+    content = json.loads((other / "tuned.json").read_text())
+    (other / "tuned.json").write_text(json.dumps(content | {"content_id": "of another day"}))
+    results = run_in_process(infer, infer.infer, *line, "--datastore_path", other, "--k", 3)
+    assert (results["k"], results["temperature"]) == (3, best["temperature"])
+    assert "as tuned on dev before the datastore was changed" in capfd.readouterr().err
+
+    assert fails(infer.main, *line, "--datastore_path", other, "--similarity", "l2") == (
+        f"error: {other}/tuned.json: tuned for similarity cosine, but l2 is asked for; take the same, or "
+        "give k, temperature and knn_weight"
+    )
+    (other / "tuned.json").write_text("{}")
+    assert fails(infer.main, *line, "--datastore_path", other) == (
+        f"error: {other}/tuned.json: not as knn_ner.tune writes it ('k'); tune again, or remove the file"
+    )
+    (other / "tuned.json").unlink()
+    assert fails(infer.main, *line, "--datastore_path", other, "--knn_weight", 0.4) == (
+        f"error: k not given, and nothing was tuned for {other}; give k, temperature and knn_weight, or "
+        "run knn_ner.tune with this datastore"
+    )
+
+
 ERRORS = {
-    "no vote": (
-        (),
-        "error: --k not given; give --k, --temperature and --knn_weight, or --tuning with the tuning.json "
-        "of knn_ner.tune",
-    ),
     "k": (
         (*VOTE, "--k", 0),
         "error: k 0: expected at least 1, or -1 for every entry of the datastore",

@@ -1,6 +1,10 @@
 """The training command: files, determinism, resumption, dropout, errors."""
 
 import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from transformers import pipeline
 from knn_ner.data.corpus import read_corpus
 from knn_ner.train import main, parse_arguments, train
 
+ROOT = Path(__file__).resolve().parent.parent
 QUICK = ("--max_epochs", 2, "--lr", 3e-3, "--train_batch_size", 16, "--seed", 3, "--device", "cpu")
 
 
@@ -76,6 +81,22 @@ def test_same_seed_same_weights_and_resuming_changes_nothing(arguments, tmp_path
     resumed = train(parse_arguments(arguments(tmp_path / "resumed", "--resume")))
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "resumed"))
     assert resumed["steps"] == whole["steps"]
+
+
+def test_control_c_leaves_a_run_that_can_be_resumed(arguments, tmp_path):
+    line = [sys.executable, "-m", "knn_ner.train", *arguments(tmp_path, "--max_epochs", "500")]
+    with subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        for message in process.stderr:
+            if message.startswith("epoch 3/500"):
+                process.send_signal(signal.SIGINT)
+                break
+        messages = process.stderr.read().splitlines()
+    assert process.returncode == 130
+    assert messages[-2:] == [
+        f"{tmp_path}: --resume goes on after the last finished epoch",
+        "interrupted",
+    ]
+    assert (tmp_path / "checkpoints" / "resume" / "last.ckpt").is_file()
 
 
 def test_another_seed_gives_other_weights(arguments, tmp_path, trained):

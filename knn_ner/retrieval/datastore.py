@@ -1,30 +1,19 @@
 """Reading a datastore: keys (hidden states) on disk, their labels, and their sentences.
 
-A store is a folder with a manifest and immutable shards (see `manifest.py`); `writer.py` makes it.
-What a reader has opened stays as it was, whatever becomes of the folder: files that a later commit
-removes stay mapped.
+A store is a folder with a manifest and immutable shards (see `manifest.py`); `writer.py` makes it,
+`edit.py` changes it. What a reader has opened stays as it was, whatever becomes of the folder:
+files that a later commit removes stay mapped.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from knn_ner.errors import UserError
-from knn_ner.retrieval.manifest import (
-    ENTRY_ARRAYS,
-    SENTENCE_INDEX_FILE,
-    SENTENCES_FILE,
-    SHARD_FILES,
-    Manifest,
-    ShardRecord,
-    checksum,
-)
-
-# A mapped file holds a file descriptor, of which a process has about a thousand. Smaller files are
-# read instead, so that a store that grew by many small shards still opens.
-MAPPED_FROM_BYTES = 1 << 20
+from knn_ner.retrieval.manifest import ENTRY_ARRAYS, Manifest, ShardRecord, checksum
+from knn_ner.retrieval.shard_reader import KEYS_FILE, check_sizes, open_shard
 
 
 class Datastore:
@@ -36,27 +25,38 @@ class Datastore:
     Attributes:
         path: the folder.
         manifest: what is in it.
-        keys: one (entries of the shard, dim) array for each shard, float16 or float32.
+        keys: (rows, dim) arrays, float16 or float32: one for each shard, or more where entries of
+            it were removed.
         label_ids: (n,) int16, indices into `labels`.
         sentence_ids: (n,) int32.
         positions: (n,) int32, the index of the entry's word in its sentence; -1 for special tokens.
         norms: (n,) float32, Euclidean norm of each key as stored.
     """
 
-    def __init__(self, path: Path, manifest: Manifest):
+    def __init__(self, path: Path, manifest: Manifest, opened: dict | None = None):
+        """Open what the manifest names; `opened` holds shards that need not be opened again."""
         self.path = path
         self.manifest = manifest
-        shards = [_open_shard(path, manifest, shard) for shard in manifest.shards]
-        self.keys = [shard["keys.npy"] for shard in shards]
-        self._starts = np.cumsum([0, *(len(keys) for keys in self.keys)])
-        self.label_ids, self.sentence_ids, self.positions, self.norms = (
-            np.concatenate([np.zeros(0, ENTRY_ARRAYS[file]), *(shard[file] for shard in shards)])
-            for file in ("labels.npy", "sentence_ids.npy", "positions.npy", "norms.npy")
-        )
-        self._texts = [shard[SENTENCES_FILE] for shard in shards]
+        opened = opened or {}
+        parts = [
+            opened[_key(record)] if _key(record) in opened else open_shard(path, manifest, record)
+            for record in manifest.shards
+        ]
+        self._shards = [shard for shard, _ in parts]
+        self.keys = [run for shard in self._shards for run in shard.runs]
+        self._starts = np.cumsum([0, *map(len, self.keys)])
+        self._shard_starts = np.cumsum([0, *map(len, self._shards)])
+        self._arrays = {
+            name: np.concatenate([np.zeros(0, dtype), *(arrays[name] for _, arrays in parts)])
+            for name, dtype in ENTRY_ARRAYS.items()
+            if name != KEYS_FILE
+        }
+        self.label_ids = self._arrays["labels.npy"]
+        self.sentence_ids = self._arrays["sentence_ids.npy"]
+        self.positions = self._arrays["positions.npy"]
+        self.norms = self._arrays["norms.npy"]
         index = [
-            np.insert(shard[SENTENCE_INDEX_FILE], 1, number, axis=1)
-            for number, shard in enumerate(shards)
+            np.insert(shard.index, 1, number, axis=1) for number, shard in enumerate(self._shards)
         ]
         # (sentences, 4), by id: id, shard, first byte in the shard's text, number of bytes.
         self._sentence_index = np.concatenate([np.zeros((0, 4), np.int64), *index])
@@ -70,10 +70,30 @@ class Datastore:
         form that the manifest gives. Contents are not read; `verify` does that.
         """
         path = Path(path)
-        manifest = Manifest.read(path)
+        return cls._open(path, Manifest.read(path))
+
+    def refresh(self) -> "Datastore":
+        """The store as it is now: itself, if nothing was committed since it was opened.
+
+        What did not change is not read again. Raises UserError as `open` does, and if the folder
+        holds a store of another model by now.
+        """
+        manifest = Manifest.read(self.path)
+        if manifest == self.manifest:
+            return self
+        manifest.check_made_with(self.path, self.made_with)
+        opened = {}
+        borders = zip(self._shard_starts, self._shard_starts[1:], strict=False)
+        for shard, (start, stop) in zip(self._shards, borders, strict=True):
+            arrays = {name: array[start:stop] for name, array in self._arrays.items()}
+            opened[_key(shard.record)] = shard, arrays
+        return self._open(self.path, manifest, opened)
+
+    @classmethod
+    def _open(cls, path: Path, manifest: Manifest, *opened: dict) -> "Datastore":
         while True:
             try:
-                return cls(path, manifest)
+                return cls(path, manifest, *opened)
             except (UserError, FileNotFoundError):
                 latest = Manifest.read(path)
                 if latest == manifest:
@@ -131,13 +151,13 @@ class Datastore:
         """Keys of the entries `indices`, (m,) -> (m, dim). Raises IndexError outside 0 to n-1."""
         if len(indices) and not 0 <= indices.min() <= indices.max() < self.entries:
             raise IndexError(f"entries {indices.min()} to {indices.max()} of {self.entries}")
-        if len(self.keys) == 1:
-            return self.keys[0].take(indices, axis=0)
+        if len(self._shards) == 1:
+            return self._shards[0].gather(indices)
         keys = np.empty((len(indices), self.dim), self.dtype)
-        shard_of = np.searchsorted(self._starts, indices, side="right") - 1
+        shard_of = np.searchsorted(self._shard_starts, indices, side="right") - 1
         for number in np.unique(shard_of):
             here = np.flatnonzero(shard_of == number)
-            keys[here] = self.keys[number].take(indices[here] - self._starts[number], axis=0)
+            keys[here] = self._shards[number].gather(indices[here] - self._shard_starts[number])
         return keys
 
     def sentence(self, sentence_id: int) -> dict:
@@ -146,74 +166,35 @@ class Datastore:
         if row == len(self._sentence_index) or self._sentence_index[row, 0] != sentence_id:
             raise KeyError(f"no sentence {sentence_id} in {self.path}")
         _, number, start, size = self._sentence_index[row]
-        return json.loads(self._texts[number][start : start + size].tobytes())
+        return self._shards[number].sentence(start, size)
 
-    def verify(self) -> None:
-        """Read every file; raises UserError for the first that differs from its checksum."""
-        for shard in self.manifest.shards:
-            _check_sizes(self.path, shard)
-            for name, expected in shard.files.items():
-                file = self.path / shard.folder / name
-                if checksum(file) != expected["sha256"]:
-                    raise UserError(
-                        f"{file}: its content differs from the checksum in the manifest; "
-                        "build the datastore again"
-                    )
+    def sentences(self) -> Iterator[dict]:
+        """All sentences, as `sentence` gives them, in the order of their entries."""
+        for shard in self._shards:
+            yield from shard.sentences()
+
+    def verify(self, progress: tqdm | None = None) -> None:
+        """Read every file; raises UserError for the first that differs from its checksum.
+
+        progress: a bar that is moved on by the number of bytes.
+        """
+        for record in self.manifest.shards:
+            check_sizes(self.path, record)
+        for name, size, expected in self.manifest.files():
+            file = self.path / name
+            if checksum(file) != expected:
+                raise UserError(
+                    f"{file}: its content differs from the checksum in the manifest; "
+                    "build the datastore again"
+                )
+            if progress is not None:
+                progress.update(size)
 
     def check_made_with(self, expected: dict) -> None:
         """Raise UserError unless each field of `expected` has the same value in `made_with`."""
-        # Lists for tuples, strings for numbers as keys: what a manifest can hold.
-        for field, value in json.loads(json.dumps(expected)).items():
-            found = self.made_with.get(field)
-            if found != value:
-                raise UserError(
-                    f"{self.path}: made with {field} {found!r}, but to be read with {field} "
-                    f"{value!r}; use what it was made with, or build the datastore again"
-                )
+        self.manifest.check_made_with(self.path, expected)
 
 
-def _check_sizes(path: Path, shard: ShardRecord) -> None:
-    for name in SHARD_FILES:
-        file = path / shard.folder / name
-        expected = shard.files[name]["bytes"]
-        if not file.is_file():
-            raise UserError(
-                f"{file}: not found, but the manifest names it; build the datastore again"
-            )
-        if file.stat().st_size != expected:
-            raise UserError(
-                f"{file}: {file.stat().st_size} bytes, but the manifest says {expected}; "
-                "build the datastore again"
-            )
-
-
-def _open_shard(path: Path, manifest: Manifest, shard: ShardRecord) -> dict[str, np.ndarray]:
-    _check_sizes(path, shard)
-    forms = {
-        name: (np.dtype(dtype or manifest.dtype), (shard.entries,))
-        for name, dtype in ENTRY_ARRAYS.items()
-    }
-    forms["keys.npy"] = (np.dtype(manifest.dtype), (shard.entries, manifest.dim))
-    forms[SENTENCE_INDEX_FILE] = (np.dtype(np.int64), (shard.sentences, 3))
-    arrays = {}
-    for name, form in forms.items():
-        file = path / shard.folder / name
-        mapped = name == "keys.npy" and shard.files[name]["bytes"] >= MAPPED_FROM_BYTES
-        try:
-            array = np.load(file, mmap_mode="r" if mapped else None)
-        except ValueError as error:
-            raise UserError(
-                f"{file}: not a .npy file ({error}); build the datastore again"
-            ) from None
-        if (array.dtype, array.shape) != form:
-            raise UserError(
-                f"{file}: holds {array.dtype} {array.shape}, but the manifest says {form[0]} "
-                f"{form[1]}; build the datastore again"
-            )
-        arrays[name] = array
-    file = path / shard.folder / SENTENCES_FILE
-    if shard.files[SENTENCES_FILE]["bytes"] >= MAPPED_FROM_BYTES:
-        arrays[SENTENCES_FILE] = np.memmap(file, np.uint8, mode="r")
-    else:
-        arrays[SENTENCES_FILE] = np.fromfile(file, np.uint8)
-    return arrays
+def _key(record: ShardRecord) -> tuple[str, str | None]:
+    """What names an opened shard: folder names are never used twice."""
+    return record.folder, record.removed and record.removed.file

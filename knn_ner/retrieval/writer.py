@@ -5,34 +5,39 @@ replaces the manifest. A finished shard holds its own record (`shard.json`), and
 says which build is under way: from these a build that died is resumed.
 """
 
-import fcntl
 import json
-import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from knn_ner.errors import UserError
 from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.folder import (
+    JOURNAL_FILE,
+    SHARD_PREFIX,
+    lock,
+    new_name,
+    sweep,
+    unfinished_build,
+)
 from knn_ner.retrieval.manifest import (
     KEY_DTYPES,
-    MANIFEST_FILE,
+    SENTENCE_INDEX_FILE,
     SHARD_FILES,
     Manifest,
     ShardRecord,
+    committed,
     replace_json,
 )
-from knn_ner.retrieval.shard_writer import RECORD_FILE, UNFINISHED_PREFIX, ShardWriter
-
-JOURNAL_FILE = "building.json"
-LOCK_FILE = "building.lock"
-SHARD_PREFIX = "shard-"
+from knn_ner.retrieval.shard_writer import RECORD_FILE, ShardWriter
 
 
 def is_built(path: str | Path, fingerprint: str) -> bool:
-    """Whether folder `path` holds the finished store of this build, with all its files."""
+    """Whether folder `path` holds the finished store of this build, unedited, with all its files."""
     try:
-        return Datastore.open(path).fingerprint == fingerprint
+        store = Datastore.open(path)
+        return store.fingerprint == fingerprint and not store.manifest.edits
     except UserError:
         return False
 
@@ -77,7 +82,7 @@ class DatastoreWriter:
         self.fingerprint, self.shards = fingerprint, shards
         # As it will be read back: lists for tuples, strings for numbers as keys.
         self.made_with = json.loads(json.dumps(made_with))
-        self._lock = _lock(self.path)
+        self._lock = lock(self.path)
         self.resumed, self.discarded = self._take_up()
 
     def __enter__(self) -> "DatastoreWriter":
@@ -117,10 +122,17 @@ class DatastoreWriter:
             made_with=self.made_with,
             fingerprint=self.fingerprint,
             shards=records,
+            next_sentence=1 + max((self._last_sentence(record) for record in records), default=-1),
+            history=committed(
+                [],
+                "build",
+                sum(record.sentences for record in records),
+                sum(record.entries for record in records),
+            ),
         )
         manifest.write(self.path)
         (self.path / JOURNAL_FILE).unlink(missing_ok=True)
-        self._sweep()
+        sweep(self.path, self._build)
         return manifest
 
     def _take_up(self) -> tuple[int, int]:
@@ -133,21 +145,14 @@ class DatastoreWriter:
             "made_with": self.made_with,
             "shards": self.shards,
         }
-        journal_file = self.path / JOURNAL_FILE
-        try:
-            journal = json.loads(journal_file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            journal = {}
-        # A journal that outlived its own commit is no unfinished build.
-        committed = any(name.endswith(journal.get("build", "")) for name in self._committed())
-        if journal.get("settings") == settings and not committed:
-            self._build = journal["build"]
-            self._sweep()
+        unfinished = unfinished_build(self.path)
+        if unfinished.get("settings") == settings:
+            self._build = unfinished["build"]
+            sweep(self.path, self._build)
             return sum(map(self.finished, range(self.shards))), 0
-        # Folder names are never used twice, so that no commit can touch what a reader has open.
-        self._build = uuid.uuid4().hex[:8]
-        discarded = self._sweep()
-        replace_json(journal_file, {"build": self._build, "settings": settings})
+        self._build = new_name()
+        discarded = sweep(self.path, self._build)
+        replace_json(self.path / JOURNAL_FILE, {"build": self._build, "settings": settings})
         return 0, discarded
 
     def _folder(self, number: int) -> Path:
@@ -165,39 +170,6 @@ class DatastoreWriter:
             return None
         return record if whole else None
 
-    def _committed(self) -> set[str]:
-        """The folders that the manifest names."""
-        try:
-            return {shard.folder for shard in Manifest.read(self.path).shards}
-        except UserError:
-            # A manifest that cannot be read here may be good elsewhere: all that it may name stays.
-            unreadable = (self.path / MANIFEST_FILE).exists()
-            return {folder.name for folder in self.path.iterdir()} if unreadable else set()
-
-    def _sweep(self) -> int:
-        """Remove the folders that neither manifest nor build needs: number of finished shards."""
-        needed = self._committed()
-        removed = 0
-        for folder in self.path.iterdir():
-            ours = folder.name.startswith(SHARD_PREFIX) and not folder.name.endswith(self._build)
-            if folder.name.startswith(UNFINISHED_PREFIX) or (ours and folder.name not in needed):
-                removed += folder.name.startswith(SHARD_PREFIX)
-                shutil.rmtree(folder)
-        return removed
-
-
-def _lock(path: Path):
-    """Make the folder and take its lock, which the system frees if the process dies."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{path}: not a folder; give a folder for the datastore") from None
-    stream = (path / LOCK_FILE).open("w")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        raise UserError(
-            f"{path}: another process is writing to this datastore; wait until it has finished"
-        ) from None
-    return stream
+    def _last_sentence(self, record: ShardRecord) -> int:
+        index = np.load(self.path / record.folder / SENTENCE_INDEX_FILE)
+        return int(index[:, 0].max(initial=-1))
