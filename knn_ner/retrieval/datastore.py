@@ -129,6 +129,16 @@ class Datastore:
     def content_id(self) -> str:
         return self.manifest.content_id
 
+    @property
+    def stored_sentences(self) -> np.ndarray:
+        """(sentences,) int64: the ids of all sentences, ascending."""
+        return self._sentence_index[:, 0]
+
+    def of_shard(self, number: int) -> tuple[slice, np.ndarray]:
+        """What is in a shard of the manifest: its entries, and the ids of its sentences."""
+        entries = slice(self._shard_starts[number], self._shard_starts[number + 1])
+        return entries, self._shards[number].index[:, 0]
+
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Keys of entries start to stop-1, (stop - start, dim): a view if one shard holds all."""
         first = np.searchsorted(self._starts, start, side="right") - 1

@@ -254,7 +254,7 @@ def replace_json(file: Path, content: dict) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(file)
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 def _in_lines(content: dict) -> str:
@@ -273,9 +273,9 @@ def _in_lines(content: dict) -> str:
     return "{\n" + ",\n".join(fields) + "\n}\n"
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power failure; files are synced on their own."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -19,7 +19,7 @@ from knn_ner.retrieval.manifest import (
     ShardRecord,
     checksum,
     replace_json,
-    sync_folder,
+    sync,
 )
 
 RECORD_FILE = "shard.json"
@@ -30,7 +30,7 @@ NORM_ROWS = 4096
 
 
 class ShardWriter:
-    """One shard while it is written: a context manager, made by `DatastoreWriter.shard`.
+    """One shard while it is written: a context manager, made by a `DatastoreWriter` or an `Edit`.
 
     Rows and sentences may come in any order: the files that result are the same. They lie in a
     folder of their own until leaving the context finishes the shard, or removes it after an
@@ -42,7 +42,12 @@ class ShardWriter:
         dim: width of the keys.
         dtype: type of the keys, "float16" or "float32".
         labels: the label list that label ids index.
+
+    Attributes:
+        record: what a manifest says of it, once it is finished.
     """
+
+    record: ShardRecord
 
     def __init__(self, folder: Path, entries: int, dim: int, dtype: str, labels: Sequence[str]):
         self.entries, self.dim, self.dtype, self.labels = entries, dim, dtype, labels
@@ -130,7 +135,7 @@ class ShardWriter:
                     raise
                 raise UserError(
                     f"{file}: no space left for {file.stat().st_size} bytes; free some, then run "
-                    "the same command again: it goes on from the finished shards"
+                    "the same command again"
                 ) from None
         return array
 
@@ -160,10 +165,9 @@ class ShardWriter:
         files = {}
         for name in SHARD_FILES:
             file = self._unfinished / name
-            with file.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync(file)
             files[name] = {"bytes": file.stat().st_size, "sha256": checksum(file)}
-        record = ShardRecord(
+        self.record = ShardRecord(
             folder=self._folder.name,
             entries=self.entries,
             sentences=len(ids),
@@ -172,6 +176,6 @@ class ShardWriter:
             },
             files=files,
         )
-        replace_json(self._unfinished / RECORD_FILE, asdict(record))
+        replace_json(self._unfinished / RECORD_FILE, asdict(self.record))
         self._unfinished.replace(self._folder)
-        sync_folder(self._folder.parent)
+        sync(self._folder.parent)

@@ -105,10 +105,14 @@ class DatastoreWriter:
             raise ValueError(f"shard {number} of {self.shards} with {entries} entries")
         return ShardWriter(self._folder(number), entries, self.dim, self.dtype, self.labels)
 
-    def commit(self) -> Manifest:
+    def commit(self, action: str = "build", next_sentence: int = 0) -> Manifest:
         """Make the shards, in the order of their numbers, the content of the store.
 
         What it held before is removed; readers that have it open keep it.
+
+        Args:
+            action: what the history calls it.
+            next_sentence: the id of the next new sentence, if not the one after the highest.
 
         Raises ValueError if a shard is missing.
         """
@@ -122,10 +126,10 @@ class DatastoreWriter:
             made_with=self.made_with,
             fingerprint=self.fingerprint,
             shards=records,
-            next_sentence=1 + max((self._last_sentence(record) for record in records), default=-1),
+            next_sentence=max([next_sentence, *map(self._next_sentence, records)]),
             history=committed(
                 [],
-                "build",
+                action,
                 sum(record.sentences for record in records),
                 sum(record.entries for record in records),
             ),
@@ -170,6 +174,6 @@ class DatastoreWriter:
             return None
         return record if whole else None
 
-    def _last_sentence(self, record: ShardRecord) -> int:
+    def _next_sentence(self, record: ShardRecord) -> int:
         index = np.load(self.path / record.folder / SENTENCE_INDEX_FILE)
-        return int(index[:, 0].max(initial=-1))
+        return int(index[:, 0].max(initial=-1)) + 1

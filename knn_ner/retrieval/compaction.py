@@ -1,0 +1,117 @@
+"""Whole stores written anew: `compact` one, `merge` several."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from knn_ner.errors import UserError
+from knn_ner.retrieval.copying import copy_entries, groups
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.edit import Edit
+from knn_ner.retrieval.folder import WAIT
+from knn_ner.retrieval.manifest import MANIFEST_FILE, Manifest
+from knn_ner.retrieval.writer import DatastoreWriter
+
+
+def compact(path: str | Path, wait: float = WAIT) -> tuple[Manifest, Manifest]:
+    """Drop what was removed from the files, and write small shards as few large ones.
+
+    The entries, their order and the sentences' ids stay. One commit; none if there is nothing to do.
+
+    Returns: the manifests before and after. Raises UserError as `Edit` does.
+    """
+    path = Path(path)
+    with Edit(path, wait) as edit:
+        before = edit.manifest
+        planned = groups(before.shards)
+        if all(len(group) == 1 and group[0].removed is None for group in planned):
+            return before, before
+        kept = []
+        with tqdm(total=before.entries, unit="entry", unit_scale=True, desc="compact") as progress:
+            for number, group in enumerate(planned):
+                source = Datastore(path, replace(before, shards=group))
+                if len(group) == 1 and group[0].removed is None:
+                    progress.update(source.entries)
+                    kept += group
+                    continue
+                with edit.shard(number, source.entries) as shard:
+                    copy_entries(source, shard, progress=progress)
+                kept.append(shard.record)
+        dropped = [record.removed for record in before.shards if record.removed]
+        edit.shards = kept
+        after = edit.commit(
+            "compact",
+            sum(removal.sentences for removal in dropped),
+            sum(removal.entries for removal in dropped),
+        )
+    return before, after
+
+
+def merge(paths: Sequence[str | Path], out: str | Path) -> Manifest:
+    """Write the content of several stores of one model into a new store, in the order given.
+
+    The label list is that of the first, then what the others have beside it. Sentences of the first
+    keep their ids; those of each other are raised by the ids that come before. A merge that died is
+    taken up by the same merge, if its sources are as they were.
+
+    Returns: the manifest of the new store. Raises UserError if the stores were not made with the
+    same model, layer and so on, hold keys of different types, or `out` holds a store.
+    """
+    out = Path(out)
+    if (out / MANIFEST_FILE).exists():
+        raise UserError(f"{out}: holds a datastore; give a new folder for the merged one")
+    sources = [Datastore.open(path) for path in paths]
+    first = sources[0]
+    for number, source in enumerate(sources):
+        source.check_made_with(first.made_with)
+        if source.dtype != first.dtype:
+            raise UserError(
+                f"{source.path}: holds keys in {source.dtype}, but {first.path} in {first.dtype}; "
+                "build both with the same --key_dtype"
+            )
+        if source.path.resolve() in [other.path.resolve() for other in sources[:number]]:
+            raise UserError(f"{source.path}: given twice; name each store once")
+    labels = list(dict.fromkeys(label for source in sources for label in source.labels))
+    raised = np.cumsum([0, *(source.manifest.next_sentence for source in sources)]).tolist()
+    planned = [
+        (source, first_sentence, group)
+        for source, first_sentence in zip(sources, raised, strict=False)
+        for group in groups(source.manifest.shards)
+    ]
+    content = json.dumps(["merge", *(source.content_id for source in sources)])
+    with (
+        DatastoreWriter(
+            out,
+            dim=first.dim,
+            dtype=first.manifest.dtype,
+            labels=labels,
+            made_with=first.made_with,
+            fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+            shards=len(planned),
+        ) as writer,
+        tqdm(
+            total=sum(source.entries for source in sources),
+            unit="entry",
+            unit_scale=True,
+            desc="merge",
+        ) as progress,
+    ):
+        for number, (source, first_sentence, group) in enumerate(planned):
+            part = Datastore(source.path, replace(source.manifest, shards=group))
+            if writer.finished(number):
+                progress.update(part.entries)
+                continue
+            with writer.shard(number, part.entries) as shard:
+                copy_entries(
+                    part,
+                    shard,
+                    label_ids=np.array([labels.index(label) for label in source.labels]),
+                    first_sentence=first_sentence,
+                    progress=progress,
+                )
+        return writer.commit("merge", raised[-1])

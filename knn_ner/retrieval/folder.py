@@ -1,0 +1,115 @@
+"""The folder of a datastore: its lock, and what no manifest names in it."""
+
+import fcntl
+import json
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import IO
+
+from knn_ner.errors import UserError
+from knn_ner.retrieval.manifest import MANIFEST_FILE, Manifest
+from knn_ner.retrieval.shard_writer import UNFINISHED_PREFIX
+
+JOURNAL_FILE = "building.json"
+LOCK_FILE = "building.lock"
+SHARD_PREFIX = "shard-"
+REMOVAL_PREFIX = "removed-"
+# What `replace_json` leaves if it dies.
+TEMPORARY_PREFIXES = (f".{MANIFEST_FILE}.", f".{JOURNAL_FILE}.")
+
+# Seconds that a change waits for another one to finish, and between two looks.
+WAIT = 60.0
+LOOK_EVERY = 0.01
+
+
+def lock(path: Path, wait: float = 0.0) -> IO:
+    """Make the folder and take its lock, which the system frees if the process dies.
+
+    Args:
+        path: the folder.
+        wait: seconds to wait for another process that has the lock.
+
+    Returns: a stream; closing it frees the lock. Raises UserError if the folder cannot be written,
+    or the other process has not finished in time.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        stream = (path / LOCK_FILE).open("w")
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path}: not a folder; give a folder for the datastore") from None
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); choose another folder"
+        ) from None
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() < deadline:
+                time.sleep(LOOK_EVERY)
+                continue
+            stream.close()
+            writing = f"has been writing for {wait:g} s" if wait else "is writing"
+            raise UserError(
+                f"{path}: another process {writing} to this datastore; wait until it has finished"
+            ) from None
+        return stream
+
+
+def new_name() -> str:
+    """Eight letters that name a build or an edit, and with it its files.
+
+    Names are never used twice, so that no commit can touch what a reader has open.
+    """
+    return uuid.uuid4().hex[:8]
+
+
+def unfinished_build(path: Path) -> dict:
+    """What building.json says of an unfinished build; empty if there is none. Under the lock."""
+    file = path / JOURNAL_FILE
+    try:
+        build = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    if any(name.endswith(build["build"]) for name in named(path)):
+        # It outlived its own commit.
+        file.unlink()
+        return {}
+    return build
+
+
+def named(path: Path) -> set[str]:
+    """The shards and removals that the manifest names."""
+    try:
+        shards = Manifest.read(path).shards
+    except UserError:
+        # A manifest that cannot be read here may be good elsewhere: all that it may name stays.
+        unreadable = (path / MANIFEST_FILE).exists()
+        return {item.name for item in path.iterdir()} if unreadable else set()
+    removals = {shard.removed.file for shard in shards if shard.removed}
+    return removals | {shard.folder for shard in shards}
+
+
+def sweep(path: Path, build: str | None) -> int:
+    """Remove what neither the manifest nor the build of that name needs. Under the lock.
+
+    Returns: the number of finished shards among it.
+    """
+    needed = named(path)
+    removed = 0
+    for item in path.iterdir():
+        name = item.name
+        if name.startswith(SHARD_PREFIX) and name not in needed:
+            if build is None or not name.endswith(build):
+                removed += 1
+                shutil.rmtree(item)
+        elif name.startswith(UNFINISHED_PREFIX):
+            shutil.rmtree(item)
+        elif name.startswith(TEMPORARY_PREFIXES) or (
+            name.startswith(REMOVAL_PREFIX) and name not in needed
+        ):
+            item.unlink()
+    return removed
