@@ -36,7 +36,7 @@ from knn_ner.data.tags import read_labels
 from knn_ner.errors import UserError
 from knn_ner.evaluation.metrics import word_f1
 from knn_ner.files import read_json, write_json
-from knn_ner.model.backbone import load_encoder, load_tokenizer
+from knn_ner.model.backbone import load_encoder, load_tokenizer, save_tagger
 from knn_ner.model.representations import choose_device, predict
 from knn_ner.model.tagger import Tagger
 from knn_ner.pipeline import CONFIG_KEY, LoadedTagger, fitting_length, make_split, show_corpus
@@ -204,7 +204,7 @@ def train(settings: argparse.Namespace) -> dict:
 
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     module.load_state_dict(state)
-    save_model(save_path / "model", tagger)
+    save_tagger(save_path / "model", model, tokenizer)
     results = {
         "dev": None,
         "test": None,
@@ -313,16 +313,6 @@ def make_trainer(
         log_every_n_steps=10,
     )
     return trainer, best
-
-
-def save_model(folder: Path, tagger: LoadedTagger) -> None:
-    """Write the Hugging Face folder, whole or not at all."""
-    temporary = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    tagger.model.save_pretrained(temporary)
-    tagger.tokenizer.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -123,8 +123,8 @@ def sort_labels(tags: Iterable[str]) -> list[str]:
     ]
 
 
-def read_labels(path: Path) -> list[str]:
-    """The label set of a `ner_labels.txt`: one tag a line, `O` first.
+def read_labels(path: Path, any_order: bool = False) -> list[str]:
+    """The label set of a `ner_labels.txt`: one tag a line, `O` first unless `any_order`.
 
     Raises `UserError` when the file is missing or a line is no tag, is there twice, or `O` is not first.
     """
@@ -145,7 +145,7 @@ def read_labels(path: Path) -> list[str]:
                 f"{path}:{number}: label {tag!r} found for the second time, expected once"
             )
         labels.append(tag)
-    if not labels or labels[0] != OUTSIDE:
+    if not labels or (labels[0] != OUTSIDE and not any_order) or OUTSIDE not in labels:
         raise UserError(
             f"{path}:1: {labels[0]!r} found, expected `O` as the first label"
             if labels

@@ -6,6 +6,7 @@ recognised from the files of its folder.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,16 @@ def load_tagger(source: str | Path) -> PreTrainedModel:
             "the folder `model` that knn_ner.train writes"
         )
     return model.eval()
+
+
+def save_tagger(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a Hugging Face folder, whole or not at all."""
+    temporary = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
 
 
 def tagger_labels(model: PreTrainedModel) -> list[str]:
