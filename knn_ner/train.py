@@ -33,6 +33,7 @@ from knn_ner.data.corpus import read_corpus
 from knn_ner.data.encoding import PIECE_LABELS, UNITS, Encoding, complete_labels, detect_units
 from knn_ner.data.module import TaggingData
 from knn_ner.data.tags import read_labels
+from knn_ner.data.text import detect_word_rule
 from knn_ner.errors import UserError
 from knn_ner.evaluation.metrics import word_f1
 from knn_ner.files import read_json, write_json
@@ -169,7 +170,12 @@ def train(settings: argparse.Namespace) -> dict:
         settings.classifier,
         hidden_dropout_prob=settings.hidden_dropout_prob,
     )
-    setattr(model.config, CONFIG_KEY, {"units": units, "piece_labels": settings.piece_labels})
+    made = {
+        "units": units,
+        "piece_labels": settings.piece_labels,
+        "word_rule": detect_word_rule((s.words for s in corpus.splits["train"]), units),
+    }
+    setattr(model.config, CONFIG_KEY, made)
     tagger = LoadedTagger(model, tokenizer, encoding, fitting_length(model, settings.max_length))
     splits = {split: make_split(corpus, split, encoding) for split in corpus.splits}
 
