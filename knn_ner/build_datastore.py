@@ -20,7 +20,6 @@ from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
 from knn_ner.data.encoding import IGNORED
 from knn_ner.data.loading import first_rows, sentence_chunks
 from knn_ner.errors import UserError
-from knn_ner.model.backbone import tokenizer_hash, weights_hash
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, load, show_corpus
 from knn_ner.retrieval.datastore import Datastore
@@ -52,17 +51,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def made_with(tagger: LoadedTagger) -> dict:
-    """What the keys of a tagger depend on: a datastore is read with nothing else."""
-    return {
-        "model": weights_hash(tagger.model),
-        "tokenizer": tokenizer_hash(tagger.tokenizer),
-        "layer": "last",
-        "piece_labels": tagger.encoding.piece_labels,
-        "units": tagger.encoding.units,
-    }
-
-
 def build_datastore(settings: argparse.Namespace) -> dict:
     """Build the datastore; returns counts, bytes and seconds.
 
@@ -74,8 +62,7 @@ def build_datastore(settings: argparse.Namespace) -> dict:
     show_corpus(corpus)
     tagger = load(settings.model_path, settings.max_length, corpus)
     sentences = corpus.splits[settings.split]
-    source = made_with(tagger)
-    fingerprint = build_fingerprint(source, sentences, tagger.max_length, settings)
+    fingerprint = build_fingerprint(tagger.made_with, sentences, tagger.max_length, settings)
     if (path / MANIFEST_FILE).is_file():
         try:
             store = Datastore.open(path)
@@ -95,7 +82,7 @@ def build_datastore(settings: argparse.Namespace) -> dict:
             dim=tagger.model.config.hidden_size,
             dtype=settings.key_dtype,
             labels=tagger.labels,
-            made_with=source,
+            made_with=tagger.made_with,
             fingerprint=fingerprint,
             shards=len(chunks),
         ) as writer,

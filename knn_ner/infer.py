@@ -18,6 +18,7 @@ from knn_ner.files import read_json, write_json, write_text
 from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import Split, load, make_split, show_corpus
 from knn_ner.retrieval.interpolation import KnnSettings
+from knn_ner.retrieval.manifest import Manifest
 from knn_ner.retrieval.search import ExactSearch
 from knn_ner.retrieval.similarity import SIMILARITIES
 from knn_ner.retrieval.tuned import choose_settings
@@ -112,11 +113,12 @@ def infer(settings: argparse.Namespace) -> dict:
     source = resolve_vote(settings)
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
     show_corpus(corpus)
-    tagger = load(settings.model_path, settings.max_length, corpus)
+    stored_labels = Manifest.read(Path(settings.datastore_path)).labels
+    tagger = load(settings.model_path, settings.max_length, corpus, stored_labels)
     store = open_datastore(settings.datastore_path, tagger)
     device = choose_device(settings.device)
     searcher = ExactSearch(store, settings.similarity, device)
-    split = make_split(corpus, settings.split, tagger.encoding)
+    split = make_split(corpus, settings.split, tagger.encoding_with(store.labels))
     with tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="infer") as progress:
         tagging = tag(
             tagger,

@@ -1,6 +1,6 @@
 """What the entry points share: a tagger with its encoding, a split ready for it, and the scores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,15 @@ from knn_ner.data.decoding import WordDecoder
 from knn_ner.data.encoding import IGNORED, EncodedSentence, Encoding, detect_units
 from knn_ner.data.loading import first_rows
 from knn_ner.evaluation.metrics import score
-from knn_ner.model.backbone import load_tagger, load_tokenizer, longest_input, tagger_labels
+from knn_ner.model.backbone import (
+    load_tagger,
+    load_tokenizer,
+    longest_input,
+    tagger_labels,
+    tokenizer_hash,
+    weights_hash,
+)
+from knn_ner.retrieval.manifest import Manifest
 
 # Under this key the tagger's config.json keeps how its word pieces were made and labelled.
 CONFIG_KEY = "knn_ner"
@@ -34,6 +42,22 @@ class LoadedTagger:
         """The label list, by index."""
         return self.encoding.labels
 
+    @cached_property
+    def made_with(self) -> dict:
+        """What keys depend on: a datastore is read with nothing else. Hashed once, as weights stay."""
+        return {
+            "model": weights_hash(self.model),
+            "tokenizer": tokenizer_hash(self.tokenizer),
+            "layer": "last",
+            "piece_labels": self.encoding.piece_labels,
+            "units": self.encoding.units,
+        }
+
+    def encoding_with(self, labels: Iterable[str]) -> Encoding:
+        """The encoding over the tagger's labels and then those of `labels` that it lacks."""
+        labels = list(dict.fromkeys([*self.labels, *labels]))
+        return Encoding(self.tokenizer, labels, self.encoding.piece_labels, self.encoding.units)
+
 
 def show_corpus(corpus: Corpus) -> None:
     """Tell the user what was read."""
@@ -41,10 +65,14 @@ def show_corpus(corpus: Corpus) -> None:
         say(line)
 
 
-def load(model_path: str | Path, max_length: int, corpus: Corpus) -> LoadedTagger:
+def load(
+    model_path: str | Path, max_length: int, corpus: Corpus, further_labels: Sequence[str] = ()
+) -> LoadedTagger:
     """A trained tagger by folder or hub name, for a corpus that it has all labels of.
 
     A tagger that was not trained here learns from the corpus whether tokens are joined with spaces.
+
+    further_labels: what the corpus may hold beside the tagger's labels: those of the datastore.
 
     Raises `UserError` when it cannot be loaded, or lacks a label.
     """
@@ -54,9 +82,31 @@ def load(model_path: str | Path, max_length: int, corpus: Corpus) -> LoadedTagge
     piece_labels = settings.get("piece_labels", "published")
     tokenizer = load_tokenizer(model_path)
     encoding = Encoding(tokenizer, tagger_labels(model), piece_labels, units)
+    labels = list(dict.fromkeys([*encoding.labels, *further_labels]))
     for split, sentences in corpus.splits.items():
-        check_labels(sentences, encoding.labels, corpus.files[split])
+        check_labels(sentences, labels, corpus.files[split])
     return LoadedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
+
+
+def load_for_datastore(
+    model_path: str | Path, max_length: int, datastore_path: str | Path
+) -> LoadedTagger:
+    """The tagger of a datastore, with words joined and pieces labelled as for its keys.
+
+    Raises `UserError` when the tagger cannot be loaded, there is no datastore, or it is another's.
+    """
+    manifest = Manifest.read(Path(datastore_path))
+    model = load_tagger(model_path)
+    tokenizer = load_tokenizer(model_path)
+    encoding = Encoding(
+        tokenizer,
+        tagger_labels(model),
+        manifest.made_with.get("piece_labels", "published"),
+        manifest.made_with.get("units", "words"),
+    )
+    tagger = LoadedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
+    manifest.check_made_with(Path(datastore_path), tagger.made_with)
+    return tagger
 
 
 def fitting_length(model: PreTrainedModel, max_length: int) -> int:

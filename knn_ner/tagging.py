@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from knn_ner.build_datastore import made_with
 from knn_ner.data.loading import sentence_chunks
 from knn_ner.data.tags import OUTSIDE
 from knn_ner.model.representations import represent
@@ -139,5 +138,5 @@ def open_datastore(path: str | Path, tagger: LoadedTagger) -> Datastore:
     Raises `UserError` when it was made with anything else.
     """
     store = Datastore.open(path)
-    store.check_made_with(made_with(tagger))
+    store.check_made_with(tagger.made_with)
     return store

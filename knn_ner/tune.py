@@ -32,7 +32,8 @@ from knn_ner.files import write_json, write_text
 from knn_ner.infer import add_retrieval_arguments
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
-from knn_ner.retrieval.interpolation import KnnSettings
+from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment
+from knn_ner.retrieval.manifest import Manifest
 from knn_ner.retrieval.search import ExactSearch, Searcher, check_k
 from knn_ner.retrieval.tuned import save_tuned
 from knn_ner.retrieval.vote import vote_prefixes
@@ -79,7 +80,8 @@ class Retrieved:
 
     base_labels: (R,) the tagger's label ids.
     rows: (M,) the rows where some neighbour has another label than the tagger gives; no vote changes others.
-    base: (M, L) the tagger's distribution. similarities, labels: (M, k) the neighbours, best first.
+    base: (M, L) the tagger's distribution, over its labels and then those that only the datastore has.
+    similarities, labels: (M, k) the neighbours, best first.
     all_votes: temperature to (M, L), the vote of every stored token, if k = -1 is to be tried.
     """
 
@@ -102,6 +104,7 @@ def retrieve(
     finite = [k for k in settings.grid_k if k > 0]
     everything = -1 in settings.grid_k
     base_labels = np.zeros(len(split.gold), dtype=np.int64)
+    alignment = LabelAlignment(tagger.labels, searcher.store.labels)
     device = choose_device(settings.device)
     parts: list[tuple] = []
     first = 0
@@ -121,7 +124,7 @@ def retrieve(
                 progress=progress,
             ):
                 rows = first + batch.rows.numpy()
-                base = batch.logits.softmax(-1)
+                base = alignment.base(batch.logits.softmax(-1))
                 base_labels[rows] = base.argmax(-1).cpu().numpy()
                 kept = split.scored[rows]
                 chosen = torch.from_numpy(kept).to(device)
@@ -133,7 +136,9 @@ def retrieve(
             order = np.argsort(rows)
             rows = rows[order]
             base, hidden = (torch.cat([part[i] for part in batches])[order] for i in (1, 2))
-            parts.append(neighbours(searcher, rows, base, hidden, finite, everything, settings))
+            parts.append(
+                neighbours(searcher, alignment, rows, base, hidden, finite, everything, settings)
+            )
             seconds["search"] += time.perf_counter() - searching
     rows, base, similarities, labels, votes = zip(*parts, strict=True)
     return Retrieved(
@@ -150,6 +155,7 @@ def retrieve(
 
 def neighbours(
     searcher: Searcher,
+    alignment: LabelAlignment,
     rows: np.ndarray,
     base: torch.Tensor,
     hidden: torch.Tensor,
@@ -163,12 +169,12 @@ def neighbours(
     matters = torch.ones(len(rows), dtype=torch.bool)
     if finite:
         found = searcher.search(hidden, max(finite))
-        labels = searcher.neighbour_labels(found.indices)
+        labels = alignment.vote_labels(searcher.neighbour_labels(found.indices))
         similarities = found.similarities
         if not everything:
             matters = (labels != base.argmax(-1, keepdim=True)).any(1).cpu()
     votes = (
-        searcher.vote_all(hidden, settings.grid_temperature)
+        alignment.votes(searcher.vote_all(hidden, settings.grid_temperature))
         if everything
         else torch.zeros(0, len(rows), base.shape[1])
     )
@@ -225,10 +231,11 @@ def tune(settings: argparse.Namespace) -> dict:
         check_k(k)
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=("dev",))
     show_corpus(corpus)
-    tagger = load(settings.model_path, settings.max_length, corpus)
+    stored_labels = Manifest.read(Path(settings.datastore_path)).labels
+    tagger = load(settings.model_path, settings.max_length, corpus, stored_labels)
     store = open_datastore(settings.datastore_path, tagger)
     searcher = ExactSearch(store, settings.similarity, choose_device(settings.device))
-    split = make_split(corpus, "dev", tagger.encoding)
+    split = make_split(corpus, "dev", tagger.encoding_with(store.labels))
     seconds = {"encode": 0.0, "search": 0.0}
     retrieved = retrieve(tagger, split, searcher, settings, seconds)
 

@@ -103,14 +103,18 @@ class LabelAlignment:
         return self._spread(probabilities, self._base_columns)
 
     def votes(self, votes: Tensor) -> Tensor:
-        """(q, datastore's labels) -> (q, all labels)."""
+        """(..., datastore's labels) -> (..., all labels)."""
         return self._spread(votes, self._vote_columns)
+
+    def vote_labels(self, label_ids: Tensor) -> Tensor:
+        """Label ids of the datastore, of any shape, as indices into `labels`."""
+        return torch.tensor(self._vote_columns, device=label_ids.device)[label_ids]
 
     def _spread(self, columns: Tensor, to: list[int]) -> Tensor:
         if to == list(range(len(self.labels))):
             return columns
-        spread = columns.new_zeros(len(columns), len(self.labels))
-        spread[:, to] = columns
+        spread = columns.new_zeros(*columns.shape[:-1], len(self.labels))
+        spread[..., to] = columns
         return spread
 
 
