@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Chinese OntoNotes 4.0, ChineseBERT-Base: tag the test split with tagger and datastore.
+source "$(dirname "$0")/../../../scripts/experiment.sh"
+corpus ontonotes4 char.bmes
+published --k -1 --temperature 0.09 --knn_weight 0.51
+tag_test --max_length 275 "$@"

@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Chinese Weibo, ChineseBERT-Large: build the datastore of the tagger.
+source "$(dirname "$0")/../../../scripts/experiment.sh"
+corpus weibo all.bmes
+build_datastore --max_length 150 "$@"

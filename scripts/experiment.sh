@@ -1,0 +1,134 @@
+# shellcheck shell=bash
+# Sourced by the scripts of the experiments: all that they share. They themselves hold settings alone.
+#
+# From the environment, each with a default (docs/experiments.md):
+#   DATA_DIR FILE_NAME BERT_PATH    the corpus and the encoder
+#   SEED OUTPUTS                    SAVE_PATH is OUTPUTS/<folder of the script>/seed_SEED if not given
+#   SAVE_PATH DATASTORE_PATH        the tagger and its results; the datastore
+#   SETTINGS=published|tuned        of the vote: the paper's, or what knn_ner.tune chooses on dev
+#   DRY_RUN=1                       print the commands and run none
+# A flag after the script's name comes after the script's own, and so takes their place.
+
+set -euo pipefail
+flags=("$@")
+here=$PWD
+script_dir=$(cd "$(dirname "$0")" && pwd -P)
+# shellcheck source=scripts/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+root=$PWD
+script_dir=${script_dir#"$(pwd -P)/"}
+# Paths mean what they mean where the user stands; the defaults lie in the repository.
+cd "$here"
+base=$root/
+[ "$here" = "$root" ] && base=
+
+# given NAME DEFAULT: what the flags say of --NAME, or else the default.
+given() {
+    local value=$2 place
+    for ((place = 0; place < ${#flags[@]}; place++)); do
+        case ${flags[place]} in
+            "--$1") value=${flags[place + 1]-} ;;
+            "--$1="*) value=${flags[place]#*=} ;;
+        esac
+    done
+    printf '%s\n' "$value"
+}
+
+SEED=$(given seed "${SEED:-0}")
+OUTPUTS=${OUTPUTS:-${base}outputs}
+SAVE_PATH=${SAVE_PATH:-$OUTPUTS/$script_dir/seed_$SEED}
+DATASTORE_PATH=$(given datastore_path "${DATASTORE_PATH:-$SAVE_PATH/datastore}")
+SETTINGS=${SETTINGS:-published}
+vote=()
+
+fail() {
+    echo "error: $*" >&2
+    exit 2
+}
+
+# run ARGUMENT...: Python with these arguments, or with DRY_RUN the command line.
+run() {
+    if [ -n "${DRY_RUN:-}" ]; then
+        printf 'python'
+        printf ' %q' "$@"
+        printf '\n'
+    else
+        # Without the safe path a folder `knn_ner` of the user's would be imported.
+        PYTHONSAFEPATH=1 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$root/.venv/bin/python" "$@"
+    fi
+}
+
+# corpus NAME FILE_NAME: what is read, by its name in scripts/prepare_data.py.
+corpus() {
+    DATA_DIR=$(given data_dir "${DATA_DIR:-${base}data/$1}")
+    FILE_NAME=$(given file_name "${FILE_NAME:-$2}")
+    [ -z "${DRY_RUN:-}" ] || return 0
+    [ -d "$DATA_DIR" ] || fail "$DATA_DIR: no such folder; set DATA_DIR, or make it with:" \
+        "python ${base}scripts/prepare_data.py $1 --raw DOWNLOADED --out $DATA_DIR"
+    (cd "$root" && make_environment "$REQUIREMENTS")
+}
+
+# published --k K --temperature T --knn_weight W: the vote of the published script.
+published() { vote=("$@"); }
+
+# train_tagger ENCODER FLAG...: the tagger, SAVE_PATH/model.
+train_tagger() {
+    local encoder=${BERT_PATH:-$1}
+    shift
+    [ -f "$DATA_DIR/ner_labels.txt" ] ||
+        run "${base}get_labels.py" --data-dir "$DATA_DIR" --file-name "$FILE_NAME"
+    run -m knn_ner.train --data_dir "$DATA_DIR" --file_name "$FILE_NAME" --bert_path "$encoder" \
+        --save_path "$SAVE_PATH" --seed "$SEED" "$@"
+}
+
+need_tagger() {
+    [ -n "$(given model_path "${DRY_RUN:-}")" ] || [ -d "$SAVE_PATH/model" ] ||
+        fail "$SAVE_PATH/model: no tagger found; run only_ner.sh first, or give --model_path"
+}
+
+# build_datastore FLAG...: the hidden states of its training split.
+build_datastore() {
+    need_tagger
+    run -m knn_ner.build_datastore --data_dir "$DATA_DIR" --file_name "$FILE_NAME" \
+        --model_path "$SAVE_PATH/model" --datastore_path "$DATASTORE_PATH" "$@"
+}
+
+# tag_test FLAG...: knn_results.json and predictions.txt, in SAVE_PATH or, tuned, in SAVE_PATH/tuned.
+tag_test() {
+    need_tagger
+    local stored=(--data_dir "$DATA_DIR" --file_name "$FILE_NAME"
+        --model_path "$SAVE_PATH/model" --datastore_path "$DATASTORE_PATH")
+    case $SETTINGS in
+        published)
+            run -m knn_ner.infer "${stored[@]}" --save_path "$SAVE_PATH" --seed "$SEED" "${vote[@]}" "$@"
+            ;;
+        tuned)
+            local results
+            results=$(given save_path "$SAVE_PATH/tuned")
+            # Tuning takes a search of its own; it stays what it is as long as the datastore does.
+            if [ "$results/tuning.json" -nt "$DATASTORE_PATH/manifest.json" ]; then
+                echo "$results/tuning.json: tuned already; remove it to tune anew" >&2
+            else
+                tune "$results" "${stored[@]}" "$@"
+            fi
+            run -m knn_ner.infer "${stored[@]}" --save_path "$results" --seed "$SEED" \
+                --tuning "$results/tuning.json" "$@"
+            ;;
+        *) fail "SETTINGS=$SETTINGS found, expected published or tuned" ;;
+    esac
+}
+
+# tune SAVE_PATH FLAG...: without the flags that inference alone has.
+tune() {
+    local arguments=(--save_path "$1")
+    shift
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --exhaustive | --split=*) ;;
+            --split) shift ;;
+            *) arguments+=("$1") ;;
+        esac
+        shift
+    done
+    run -m knn_ner.tune "${arguments[@]}"
+}

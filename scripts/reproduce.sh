@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Rows of the paper's tables: train, build the datastore, tag the test split, and print the tables.
+#
+#   bash scripts/reproduce.sh weibo_zh bert/conll_bert_large      rows: all, a dataset, a folder of scripts
+#   SEEDS="0 1 2" bash scripts/reproduce.sh all
+#   bash scripts/reproduce.sh weibo_zh -- --device cuda           flags that all three scripts take
+#
+# What is finished is skipped, and the same command goes on where an earlier one was interrupted. A row that
+# fails is reported at the end, with exit code 1. OUTPUTS (default outputs) takes everything; SETTINGS and the
+# other variables are those of the scripts (scripts/experiment.sh).
+if [ -n "${SAVE_PATH:-}${DATASTORE_PATH:-}" ]; then
+    echo "error: SAVE_PATH or DATASTORE_PATH found, but every row has its own; set OUTPUTS" >&2
+    exit 2
+fi
+# shellcheck source=scripts/experiment.sh
+source "$(dirname "$0")/experiment.sh"
+rows=()
+while [ $# -gt 0 ] && [ "$1" != -- ]; do
+    rows+=("$1")
+    shift
+done
+[ $# -eq 0 ] || shift
+[ ${#rows[@]} -gt 0 ] || fail "no row given, expected all, a dataset or a folder of scripts"
+[ -z "$(given seed "")" ] || fail "--seed found; every seed has a folder of its own: set SEEDS"
+(cd "$root" && make_environment "$REQUIREMENTS")
+folders=$(DRY_RUN="" run -m knn_ner.reference.rows "${rows[@]}")
+for name in DATA_DIR BERT_PATH; do
+    [ -z "${!name:-}" ] || echo "warning: $name=${!name}: every row is run with it" >&2
+done
+export OUTPUTS SETTINGS
+subfolder=
+[ "$SETTINGS" = published ] || subfolder=/$SETTINGS
+
+# steps FOLDER SAVE_PATH FLAG...: the three scripts; what is finished of them is soon passed.
+steps() {
+    local folder=$1 save_path=$2
+    shift 2
+    if [ -d "$save_path/model" ] && [ ! -f "$save_path/settings.json" ]; then
+        echo "$save_path/model: not trained here, taken as it is" >&2
+    else
+        bash "$root/$folder/only_ner.sh" --resume "$@" || return
+    fi
+    bash "$root/$folder/find_knn.sh" "$@" && bash "$root/$folder/knn_ner.sh" "$@"
+}
+
+# 130: interrupted. Without the trap the next row would begin when Python has ended.
+stop() {
+    echo "interrupted; the same command goes on from here" >&2
+    exit "$1"
+}
+trap 'stop 130' INT
+trap 'stop 143' TERM
+
+failed=()
+for folder in $folders; do
+    for SEED in ${SEEDS:-0}; do
+        export SEED
+        save_path=$OUTPUTS/$folder/seed_$SEED
+        # Of an interrupted run a process may be left, which goes on writing: it keeps this lock.
+        mkdir -p "$OUTPUTS/.locks"
+        exec 9> "$OUTPUTS/.locks/${save_path//\//-}"
+        if command -v flock > /dev/null && ! flock -n 9; then
+            echo "$save_path: another process is at work there; waiting for it to end" >&2
+            flock 9
+        fi
+        if [ "$save_path$subfolder/knn_results.json" -nt "$save_path/model/config.json" ]; then
+            echo "$save_path$subfolder: finished already" >&2
+            continue
+        fi
+        printf '\n== %s, seed %s\n' "$folder" "$SEED" >&2
+        code=0
+        steps "$folder" "$save_path" "$@" || code=$?
+        [ $code -ne 130 ] || stop 130
+        [ $code -eq 0 ] || failed+=("$folder, seed $SEED (exit code $code)")
+    done
+done
+exec 9>&-
+
+run -m knn_ner.tables --runs "$OUTPUTS"
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'failed: %s\n' "${failed[@]}" >&2
+    exit 1
+fi
