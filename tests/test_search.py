@@ -234,6 +234,25 @@ def test_the_vote_of_all_does_not_depend_on_batches(store, queries, similarity):
         torch.testing.assert_close(torch.cat(parts, dim=1), votes, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("block_keys", [1000, 77])
+def test_the_vote_of_all_but_some_entries(store, queries, block_keys):
+    """Without its 20 nearest, a query's labels weigh what the others give them, each as by hand."""
+    searcher = ExactSearch(store, block_keys=block_keys)
+    scores, order = full_sort(store, queries.numpy(), "cosine")
+    nearest = torch.from_numpy(order[:, :20].copy())
+    for without, first in ((nearest, 20), (None, 0)):
+        weights = searcher.log_weights(queries, 0.05, without)
+        expected = np.stack(
+            [
+                (np.exp(scores / 0.05) * (store.label_ids[order] == label))[:, first:].sum(1)
+                for label in range(len(LABELS))
+            ],
+            1,
+        )
+        np.testing.assert_allclose(weights, np.log(expected), atol=1e-4)
+        assert weights.dtype == torch.float64
+
+
 def test_no_queries(store):
     searcher = ExactSearch(store)
     assert searcher.search(torch.zeros(0, 24), 3).indices.shape == (0, 3)

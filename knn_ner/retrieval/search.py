@@ -91,6 +91,23 @@ class Searcher(ABC):
         """
         raise UserError(f"k -1: {type(self).__name__} does not visit every entry; search exactly")
 
+    def log_weights(
+        self, queries: Tensor, temperature: float, without: Tensor | None = None
+    ) -> Tensor:
+        """What each label has in the vote of every entry: the log of the sum of exp(similarity / T).
+
+        `vote_all` is the softmax of it; here the share of a single entry can be told.
+
+        Args:
+            queries, temperature: as in `vote_all`.
+            without: (q, m) int64, m different entries for each query that have no vote; fewer than
+                there are.
+
+        Returns: (q, labels) float64, -inf for a label that no entry has. Raises UserError as
+        `vote_all` does.
+        """
+        raise UserError(f"k -1: {type(self).__name__} does not visit every entry; search exactly")
+
     def votes(self, queries: Tensor, k: int, temperature: float) -> Tensor:
         """P_knn: the vote of k neighbours or, with k = -1, of every entry.
 
@@ -215,16 +232,12 @@ class ExactSearch(Searcher):
         What is held for a query is a sum for each label and temperature, of
         exp((similarity - largest so far) / T). Arguments, result and errors as in `Searcher`.
         """
-        for temperature in temperatures:
-            check_temperature(temperature)
-        queries = self.checked(queries)
-        group = max(1, self.working_bytes // (8 * self.block_keys))
-        with _full_precision(self.device):
-            votes = [
-                self._vote_all(_padded(part), temperatures)[:, : len(part)]
-                for part in queries.split(group)
-            ]
-        return torch.cat(votes, dim=1)
+        return self._log_weights(queries, temperatures).softmax(dim=2).float()
+
+    def log_weights(
+        self, queries: Tensor, temperature: float, without: Tensor | None = None
+    ) -> Tensor:
+        return self._log_weights(queries, [temperature], without)[0]
 
     def _nearest(self, queries: Tensor, k: int) -> SearchResult:
         candidates = RunningCandidates(len(queries), k, self.device)
@@ -267,12 +280,36 @@ class ExactSearch(Searcher):
             torch.cat([found.indices for found in best]),
         )
 
-    def _vote_all(self, queries: Tensor, temperatures: Sequence[float]) -> Tensor:
+    def _log_weights(
+        self, queries: Tensor, temperatures: Sequence[float], without: Tensor | None = None
+    ) -> Tensor:
+        """`log_weights` at each temperature: (temperatures, q, labels) float64."""
+        for temperature in temperatures:
+            check_temperature(temperature)
+        queries = self.checked(queries)
+        if without is None:
+            without = torch.zeros(len(queries), 0, dtype=torch.int64)
+        without = without.to(self.device)
+        group = max(1, self.working_bytes // (8 * self.block_keys))
+        with _full_precision(self.device):
+            weights = [
+                self._weigh(_padded(part), temperatures, left_out)[:, : len(part)]
+                for part, left_out in zip(queries.split(group), without.split(group), strict=True)
+            ]
+        return torch.cat(weights, dim=1)
+
+    def _weigh(self, queries: Tensor, temperatures: Sequence[float], without: Tensor) -> Tensor:
         num_labels = len(self.store.labels)
         mass = queries.new_zeros(len(temperatures), num_labels, len(queries), dtype=torch.float64)
-        largest = queries.new_full((len(queries),), -torch.inf)
+        # Not -inf: the difference of two of them is no number.
+        lowest = torch.finfo(queries.dtype).min
+        largest = queries.new_full((len(queries),), lowest)
         label_ids = torch.from_numpy(self.store.label_ids)
         for start, scores in self._scores(queries):
+            rows, columns = ((without >= start) & (without < start + scores.shape[1])).nonzero(
+                as_tuple=True
+            )
+            scores[rows, without[rows, columns] - start] = lowest
             label_block = label_ids[start : start + scores.shape[1]].to(self.device, torch.int64)
             members = functional.one_hot(label_block, num_labels).float()  # (keys, labels)
             before, largest = largest, torch.maximum(largest, scores.amax(dim=1))
@@ -282,7 +319,8 @@ class ExactSearch(Searcher):
                 # Labels first: with queries first, rounding depends on a query's place among the
                 # others.
                 mass[number] += members.T @ vote_weights(scores, temperature).T
-        return (mass / mass.sum(dim=1, keepdim=True)).float().transpose(1, 2)
+        scale = torch.tensor(temperatures, dtype=torch.float64, device=self.device)[:, None, None]
+        return (mass.log() + largest.double() / scale).transpose(1, 2)
 
     def _scores(self, queries: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Similarities by matrix product, good to `_product_error`, a block of keys at a time.
