@@ -69,7 +69,8 @@ for folder in $folders; do
         fi
         printf '\n== %s, seed %s\n' "$folder" "$SEED" >&2
         code=0
-        steps "$folder" "$save_path" "$@" || code=$?
+        # The tables alone go to stdout.
+        steps "$folder" "$save_path" "$@" >&2 || code=$?
         [ $code -ne 130 ] || stop 130
         [ $code -eq 0 ] || failed+=("$folder, seed $SEED (exit code $code)")
     done
