@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,8 @@ from knn_ner.errors import UserError
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, load, show_corpus
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.manifest import MANIFEST_FILE
+from knn_ner.retrieval.edit import Edit
+from knn_ner.retrieval.manifest import MANIFEST_FILE, Manifest
 from knn_ner.retrieval.writer import DatastoreWriter
 
 
@@ -47,6 +49,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--shard_words", type=positive_int, default=1 << 16, help="words in a shard, at most"
     )
+    parser.add_argument(
+        "--replace_edited",
+        action="store_true",
+        help="also replace a datastore that was changed since it was built (knn_ner.datastore)",
+    )
     add_run_arguments(parser)
     return parser.parse_args(argv)
 
@@ -63,10 +70,18 @@ def build_datastore(settings: argparse.Namespace) -> dict:
     tagger = load(settings.model_path, settings.max_length, corpus)
     sentences = corpus.splits[settings.split]
     fingerprint = build_fingerprint(tagger.made_with, sentences, tagger.max_length, settings)
+    edits = edits_of(path)
+    if edits and not settings.replace_edited:
+        raise UserError(
+            f"{path}: was changed since it was built ({edits}), which building it would undo; "
+            "build into another folder, or give --replace_edited"
+        )
+    if edits:
+        say(f"{path}: was changed since it was built ({edits}), which is lost by this build")
     if (path / MANIFEST_FILE).is_file():
         try:
             store = Datastore.open(path)
-            if store.fingerprint == fingerprint:
+            if store.fingerprint == fingerprint and not edits:
                 store.verify()
                 say(f"{path}: this datastore is there already, and whole")
                 return summary(store, start)
@@ -88,6 +103,8 @@ def build_datastore(settings: argparse.Namespace) -> dict:
         ) as writer,
         tqdm(total=len(sentences), unit="sentence", desc="build") as progress,
     ):
+        if edits_of(path) != edits:
+            raise UserError(f"{path}: was changed just now; look at it, then build again")
         if writer.resumed:
             say(f"{path}: {writer.resumed} of {len(chunks)} shards are finished already")
         if writer.discarded:
@@ -103,8 +120,22 @@ def build_datastore(settings: argparse.Namespace) -> dict:
     return summary(Datastore.open(path), start)
 
 
+def edits_of(path: Path) -> str:
+    """How a datastore was changed since it was built, in words; empty if it was not, or there is none."""
+    try:
+        edits = Manifest.read(path).edits
+    except UserError:
+        return ""
+    sentences: Counter[str] = Counter()
+    for commit in edits:
+        sentences[commit.action] += commit.sentences
+    return ", ".join(f"{action} {count}" for action, count in sentences.items()) + (
+        " sentences" if edits else ""
+    )
+
+
 def write_shard(
-    writer: DatastoreWriter,
+    writer: DatastoreWriter | Edit,
     number: int,
     tagger: LoadedTagger,
     sentences: Sequence[Sentence],

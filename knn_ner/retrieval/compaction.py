@@ -39,7 +39,7 @@ def compact(path: str | Path, wait: float = WAIT) -> tuple[Manifest, Manifest]:
                     progress.update(source.entries)
                     kept += group
                     continue
-                with edit.shard(number, source.entries) as shard:
+                with edit.new_shard(number, source.entries) as shard:
                     copy_entries(source, shard, progress=progress)
                 kept.append(shard.record)
         dropped = [record.removed for record in before.shards if record.removed]

@@ -10,9 +10,9 @@ from knn_ner.retrieval.manifest import Manifest, ShardRecord
 from knn_ner.retrieval.shard_writer import ShardWriter
 
 # Each shard is seven files to open, so that many shards are slow to read; but what is added must not
-# wait for much to be rewritten. So many shards at the end are folded into one, if all their keys
-# together take no more than so many bytes.
-FOLDED_SHARDS = 32
+# wait for much to be rewritten. What would be the last of so many shards is written into one with
+# the others, if all their keys together take no more than so many bytes.
+FOLDED_SHARDS = 16
 FOLDED_BYTES = 4 << 20
 
 # Entries of a shard that is written anew, at most, unless a single one has more.
@@ -22,16 +22,16 @@ SHARD_ENTRIES = 1 << 17
 COPIED_KEYS = 8192
 
 
-def small_tail(manifest: Manifest) -> int:
-    """How many shards at the end are to be folded into one; 0 as long as they are few."""
-    left = FOLDED_BYTES // (manifest.dim * np.dtype(manifest.dtype).itemsize)
+def small_tail(manifest: Manifest, entries: int) -> int:
+    """How many shards at the end to write into one with a new one; 0 as long as they are few."""
+    left = FOLDED_BYTES // (manifest.dim * np.dtype(manifest.dtype).itemsize) - entries
     count = 0
     for record in reversed(manifest.shards):
         left -= record.live_entries
         if left < 0:
             break
         count += 1
-    return count if count >= FOLDED_SHARDS else 0
+    return count if count + 1 >= FOLDED_SHARDS else 0
 
 
 def groups(shards: Sequence[ShardRecord]) -> list[list[ShardRecord]]:

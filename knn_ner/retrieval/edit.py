@@ -73,7 +73,6 @@ class Edit:
         try:
             # What another process has committed meanwhile is kept.
             self.manifest = Manifest.read(self.path)
-            self._sweep()
         except BaseException:
             self._lock.close()
             raise
@@ -81,7 +80,6 @@ class Edit:
         self.labels = list(self.manifest.labels)
         self.next_sentence = self.manifest.next_sentence
         self.shards = list(self.manifest.shards)
-        self._written = 0
 
     def __enter__(self) -> "Edit":
         return self
@@ -104,32 +102,44 @@ class Edit:
 
     @contextmanager
     def shard(self, number: int, entries: int) -> Iterator[ShardWriter]:
-        """Write a shard of `entries` entries, which comes after all others.
+        """Write `entries` entries, which come after all others.
+
+        They are a shard of their own, or one with the last shards if these are small and many.
 
         number: any that was not given before in this edit.
         """
-        folder = self.path / f"{SHARD_PREFIX}{number:05d}-{self._name}"
-        with ShardWriter(
-            folder, entries, self.manifest.dim, self.manifest.dtype, self.labels
-        ) as shard:
+        now = replace(self.manifest, shards=self.shards)
+        tail = small_tail(now, entries)
+        small = Datastore(self.path, replace(now, shards=self.shards[len(self.shards) - tail :]))
+        with self.new_shard(number, small.entries + entries) as shard:
+            copy_entries(small, shard)
+            shard.first_row = small.entries
             yield shard
-        self.shards.append(shard.record)
-        self._written = max(self._written, number + 1)
+        self.shards[len(self.shards) - tail :] = [shard.record]
+
+    def new_shard(self, number: int, entries: int) -> ShardWriter:
+        """A shard that is in none of `shards` yet; its context finishes it."""
+        folder = self.path / f"{SHARD_PREFIX}{number:05d}-{self._name}"
+        return ShardWriter(folder, entries, self.manifest.dim, self.manifest.dtype, self.labels)
+
+    def sentence(self, sentence_id: int) -> dict:
+        """A sentence as it was when the edit began. Raises UserError for an unknown id."""
+        try:
+            return self.store.sentence(sentence_id)
+        except KeyError:
+            raise self._unknown(sentence_id) from None
 
     def remove(self, ids: Iterable[int]) -> tuple[int, int]:
-        """Remove sentences that were stored when the edit began; call it once in an edit.
+        """Remove sentences that were stored when the edit began; call it first, and once.
 
         Returns: the number of sentences and of entries. Raises UserError for an unknown id.
         """
         ids = np.unique(np.fromiter(ids, np.int64))
         unknown = ids[~np.isin(ids, self.store.stored_sentences)]
         if len(unknown):
-            raise UserError(
-                f"{self.path}: no sentence {unknown[0]}; ids were given from 0 to "
-                f"{self.next_sentence - 1}, less what was removed since"
-            )
+            raise self._unknown(unknown[0])
         gone = np.isin(self.store.sentence_ids, ids)
-        shards = []
+        shards: list[ShardRecord] = []
         for number, record in enumerate(self.manifest.shards):
             entries, stored = self.store.of_shard(number)
             here = np.intersect1d(stored, ids)
@@ -138,11 +148,11 @@ class Edit:
                 record = self._without(number, record, here, label_ids)
             if record.live_sentences:
                 shards.append(record)
-        self.shards = shards + self.shards[len(self.manifest.shards) :]
+        self.shards = shards
         return len(ids), int(gone.sum())
 
     def relabel(self, changes: Mapping[int, NewLabels]) -> int:
-        """Give sentences other labels; their keys and ids stay. Call it once in an edit.
+        """Give sentences other labels; their keys and ids stay. Nothing else goes with it in an edit.
 
         changes: by sentence id; label ids index `labels`.
 
@@ -150,7 +160,7 @@ class Edit:
         entries do not have these positions.
         """
         _, entries = self.remove(changes)
-        with self.shard(self._written, entries) as shard:
+        with self.shard(0, entries) as shard:
             start = 0
             for sentence_id, own in self._entries_of(changes):
                 change = changes[sentence_id]
@@ -184,12 +194,6 @@ class Edit:
             next_sentence=self.next_sentence,
             history=committed(self.manifest.history, action, sentences, entries),
         )
-        tail = small_tail(manifest)
-        if tail:
-            folded = replace(manifest, shards=self.shards[-tail:])
-            with self.shard(self._written, folded.entries) as shard:
-                copy_entries(Datastore(self.path, folded), shard)
-            manifest = replace(manifest, shards=[*self.shards[: -tail - 1], self.shards[-1]])
         manifest.write(self.path)
         return manifest
 
@@ -224,5 +228,11 @@ class Edit:
             ),
         )
 
+    def _unknown(self, sentence_id: int) -> UserError:
+        return UserError(
+            f"{self.path}: no sentence {sentence_id}; ids were given from 0 to "
+            f"{self.manifest.next_sentence - 1}, less what was removed since"
+        )
+
     def _sweep(self) -> None:
-        sweep(self.path, unfinished_build(self.path).get("build"))
+        sweep(self.path, unfinished_build(self.path).get("build"), some=True)

@@ -16,8 +16,14 @@ JOURNAL_FILE = "building.json"
 LOCK_FILE = "building.lock"
 SHARD_PREFIX = "shard-"
 REMOVAL_PREFIX = "removed-"
-# What `replace_json` leaves if it dies.
-TEMPORARY_PREFIXES = (f".{MANIFEST_FILE}.", f".{JOURNAL_FILE}.")
+# All that may be junk; with what `replace_json` leaves if it dies.
+PREFIXES = (
+    SHARD_PREFIX,
+    REMOVAL_PREFIX,
+    UNFINISHED_PREFIX,
+    f".{MANIFEST_FILE}.",
+    f".{JOURNAL_FILE}.",
+)
 
 # Seconds that a change waits for another one to finish, and between two looks.
 WAIT = 60.0
@@ -93,23 +99,27 @@ def named(path: Path) -> set[str]:
     return removals | {shard.folder for shard in shards}
 
 
-def sweep(path: Path, build: str | None) -> int:
+def sweep(path: Path, build: str | None, *, some: bool = False) -> int:
     """Remove what neither the manifest nor the build of that name needs. Under the lock.
 
-    Returns: the number of finished shards among it.
+    some: remove only some of it now, and more the more there is: a change of a few entries leaves a few
+        files behind, and some file systems take milliseconds to remove one.
+
+    Returns: the number of finished shards among what is removed.
     """
     needed = named(path)
-    removed = 0
-    for item in path.iterdir():
-        name = item.name
-        if name.startswith(SHARD_PREFIX) and name not in needed:
-            if build is None or not name.endswith(build):
-                removed += 1
-                shutil.rmtree(item)
-        elif name.startswith(UNFINISHED_PREFIX):
+    junk = [
+        item
+        for item in path.iterdir()
+        if item.name.startswith(PREFIXES)
+        and item.name not in needed
+        and not (build and item.name.startswith(SHARD_PREFIX) and item.name.endswith(build))
+    ]
+    if some:
+        junk = junk[: 1 + len(junk) // 16]
+    for item in junk:
+        if item.is_dir():
             shutil.rmtree(item)
-        elif name.startswith(TEMPORARY_PREFIXES) or (
-            name.startswith(REMOVAL_PREFIX) and name not in needed
-        ):
+        else:
             item.unlink()
-    return removed
+    return sum(item.name.startswith(SHARD_PREFIX) for item in junk)

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,9 @@ from knn_ner.retrieval.manifest import (
     SHARD_FILES,
     ShardRecord,
     checksum,
-    replace_json,
     sync,
 )
 
-RECORD_FILE = "shard.json"
 UNFINISHED_PREFIX = ".unfinished-"
 
 # Rows whose squares are held at once, in float64, while norms are computed.
@@ -44,10 +42,12 @@ class ShardWriter:
         labels: the label list that label ids index.
 
     Attributes:
+        first_row: from where rows are counted; what comes before is written already.
         record: what a manifest says of it, once it is finished.
     """
 
     record: ShardRecord
+    first_row: int = 0
 
     def __init__(self, folder: Path, entries: int, dim: int, dtype: str, labels: Sequence[str]):
         self.entries, self.dim, self.dtype, self.labels = entries, dim, dtype, labels
@@ -85,7 +85,7 @@ class ShardWriter:
         """Write m entries to rows start to start + m - 1.
 
         Args:
-            start: first row in this shard.
+            start: first row in this shard, counted from `first_row`.
             keys: (m, dim) float; rounded to the store's type.
             labels: (m,) int, indices into the label list.
             sentence_ids: (m,) int, ids of sentences given to `add_sentence`.
@@ -93,6 +93,7 @@ class ShardWriter:
 
         Raises UserError if a key is not finite in the store's type.
         """
+        start += self.first_row
         stop = start + len(keys)
         if not 0 <= start <= stop <= self.entries or self._written[start:stop].any():
             raise ValueError(
@@ -152,9 +153,6 @@ class ShardWriter:
             )
             self._arrays["norms.npy"][start : start + NORM_ROWS] = np.sqrt(squares.sum(axis=1))
         labels, counts = np.unique(self._arrays["labels.npy"], return_counts=True)
-        for array in self._arrays.values():
-            array.flush()
-
         sizes = [len(self._sentences[sentence_id]) for sentence_id in ids]
         starts = np.cumsum([0, *sizes[:-1]]) if ids else []
         with (self._unfinished / SENTENCES_FILE).open("wb") as stream:
@@ -162,11 +160,17 @@ class ShardWriter:
         index = np.array([ids, starts, sizes], dtype=np.int64).T
         np.save(self._unfinished / SENTENCE_INDEX_FILE, np.ascontiguousarray(index))
 
-        files = {}
-        for name in SHARD_FILES:
-            file = self._unfinished / name
-            sync(file)
-            files[name] = {"bytes": file.stat().st_size, "sha256": checksum(file)}
+        # All at once: file systems then write their journal once, not once for each.
+        with ThreadPoolExecutor(len(SHARD_FILES) + 1) as pool:
+            names = [self._unfinished / name for name in SHARD_FILES]
+            list(pool.map(sync, [self._unfinished, *names]))
+        files = {
+            name: {
+                "bytes": (self._unfinished / name).stat().st_size,
+                "sha256": checksum(self._unfinished / name),
+            }
+            for name in SHARD_FILES
+        }
         self.record = ShardRecord(
             folder=self._folder.name,
             entries=self.entries,
@@ -176,6 +180,5 @@ class ShardWriter:
             },
             files=files,
         )
-        replace_json(self._unfinished / RECORD_FILE, asdict(self.record))
         self._unfinished.replace(self._folder)
         sync(self._folder.parent)

@@ -6,7 +6,9 @@ says which build is under way: from these a build that died is resumed.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,9 @@ from knn_ner.retrieval.manifest import (
     committed,
     replace_json,
 )
-from knn_ner.retrieval.shard_writer import RECORD_FILE, ShardWriter
+from knn_ner.retrieval.shard_writer import ShardWriter
+
+RECORD_FILE = "shard.json"
 
 
 def is_built(path: str | Path, fingerprint: str) -> bool:
@@ -99,11 +103,15 @@ class DatastoreWriter:
         """Whether shard `number` was written, by this run or an earlier one of the same build."""
         return self._record(number) is not None
 
-    def shard(self, number: int, entries: int) -> ShardWriter:
-        """Start shard `number` of `entries` entries from nothing; its context finishes it."""
+    @contextmanager
+    def shard(self, number: int, entries: int) -> Iterator[ShardWriter]:
+        """Write shard `number` of `entries` entries from nothing; its context finishes it."""
         if not 0 <= number < self.shards or entries < 1:
             raise ValueError(f"shard {number} of {self.shards} with {entries} entries")
-        return ShardWriter(self._folder(number), entries, self.dim, self.dtype, self.labels)
+        folder = self._folder(number)
+        with ShardWriter(folder, entries, self.dim, self.dtype, self.labels) as shard:
+            yield shard
+        replace_json(folder / RECORD_FILE, asdict(shard.record))
 
     def commit(self, action: str = "build", next_sentence: int = 0) -> Manifest:
         """Make the shards, in the order of their numbers, the content of the store.

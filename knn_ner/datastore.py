@@ -1,0 +1,248 @@
+"""Look at a datastore, and change it without building it anew.
+
+    python -m knn_ner.datastore add     --datastore_path P --model_path S/model --file FILE
+    python -m knn_ner.datastore remove  --datastore_path P --ids 3 17 20-30
+    python -m knn_ner.datastore relabel --datastore_path P --model_path S/model --id 17 --tags "O B-PER E-PER"
+    python -m knn_ner.datastore relabel --datastore_path P --model_path S/model --file FILE
+    python -m knn_ner.datastore merge   P1 P2 --out P
+    python -m knn_ner.datastore compact --datastore_path P
+    python -m knn_ner.datastore info    --datastore_path P [--json]
+    python -m knn_ner.datastore verify  --datastore_path P
+
+Sentences have ids, which are never used twice. Each change is one commit: whoever has the datastore open
+goes on with what was opened.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from knn_ner.cli import Parser, add_run_arguments, run_main, say
+from knn_ner.data.corpus import Sentence
+from knn_ner.data.tags import scheme_of_labels
+from knn_ner.editing import (
+    add_sentences,
+    read_sentences,
+    relabel_sentence,
+    relabel_sentences,
+    remove_sentences,
+    tokenizer_of,
+)
+from knn_ner.errors import UserError
+from knn_ner.inspection import counted, describe, show, verify
+from knn_ner.model.representations import choose_device
+from knn_ner.pipeline import load_for_datastore
+from knn_ner.retrieval.compaction import compact, merge
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.folder import WAIT
+from knn_ner.retrieval.manifest import Manifest
+
+__all__ = ["add_sentences", "relabel_sentence", "remove_sentences"]
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line of `python -m knn_ner.datastore`."""
+    parser = Parser(
+        "Look at a datastore, and change it without building it anew.",
+        prog="python -m knn_ner.datastore",
+    )
+    commands = parser.add_subparsers(
+        dest="command",
+        required=True,
+        metavar="COMMAND",
+        parser_class=lambda prog, description, **_: Parser(description, prog),
+    )
+
+    def command(name: str, what: str, *, model: bool = False, writes: bool = True) -> Parser:
+        sub = commands.add_parser(name, help=what, description=what)
+        sub.add_argument("--datastore_path", required=True, metavar="P", help="the datastore")
+        if model:
+            sub.add_argument(
+                "--model_path",
+                required=True,
+                metavar="S/model",
+                help="the tagger that the datastore was built with: a folder or a hub name",
+            )
+        if writes:
+            sub.add_argument(
+                "--wait",
+                type=float,
+                default=WAIT,
+                metavar="SECONDS",
+                help="for another process that is changing the datastore",
+            )
+        return sub
+
+    add = command("add", "Add the labelled sentences of a column file.", model=True)
+    add.add_argument("--file", required=True, help="tokens and tags; labels may be new")
+    add_run_arguments(add)
+
+    remove = command("remove", "Remove sentences.")
+    remove.add_argument(
+        "--ids",
+        required=True,
+        nargs="+",
+        type=id_range,
+        metavar="ID",
+        help="ids, and ranges such as 20-30: all that are stored of these",
+    )
+
+    relabel = command("relabel", "Give sentences other tags; their keys stay.", model=True)
+    which = relabel.add_mutually_exclusive_group(required=True)
+    which.add_argument("--id", type=int, help="the sentence that --tags are for")
+    which.add_argument(
+        "--file",
+        help="sentences as they should be; each is looked up by its words, and all that have the same "
+        "words take its tags",
+    )
+    relabel.add_argument("--tags", help="one for each word, separated by spaces")
+
+    merging = commands.add_parser(
+        "merge",
+        help="Write the content of several datastores of one tagger into a new one.",
+        description="Write the content of several datastores of one tagger into a new one.",
+    )
+    merging.add_argument("paths", nargs="+", metavar="P", help="the datastores")
+    merging.add_argument("--out", required=True, metavar="P", help="folder for the merged one")
+
+    command("compact", "Drop what was removed from the files, and join small shards.")
+    info = command("info", "Tell what a datastore holds, and its history.", writes=False)
+    info.add_argument("--json", action="store_true", help="as JSON")
+    command("verify", "Read all files against their checksums.", writes=False)
+    settings = parser.parse_args(argv)
+    if settings.command == "relabel" and (settings.id is None) != (settings.tags is None):
+        parser.error("relabel takes --id with --tags, or --file")
+    if settings.command == "merge" and len(settings.paths) < 2:
+        parser.error("merge takes two datastores or more")
+    return settings
+
+
+def id_range(text: str) -> range:
+    """An argparse type: `17`, or `20-30` with both ends."""
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or not (last.isdecimal() if dash else True):
+        raise argparse.ArgumentTypeError(f"{text!r} found, an id or a range such as 20-30 expected")
+    return range(int(first), int(last or first) + 1)
+
+
+def show_ids(ids: Iterable[int]) -> str:
+    """Ids as `--ids` takes them: `3 17 20-30`."""
+    runs: list[list[int]] = []
+    for sentence_id in ids:
+        if runs and sentence_id == runs[-1][1] + 1:
+            runs[-1][1] = sentence_id
+        else:
+            runs.append([sentence_id, sentence_id])
+    return " ".join(f"{a}-{b}" if a < b else str(a) for a, b in runs)
+
+
+def add_file(settings: argparse.Namespace) -> str:
+    """`add`; returns what to print."""
+    path = Path(settings.datastore_path)
+    before = Manifest.read(path)
+    sentences = read_sentences(settings.file, scheme_of_labels(before.labels))
+    device = str(choose_device(settings.device))
+    tagger = load_for_datastore(settings.model_path, settings.max_length, path)
+    unseen = {tag for sentence in sentences for tag in sentence.tags} - set(tagger.labels)
+    if unseen:
+        say(f"the tagger lacks {', '.join(sorted(unseen))}: only neighbours can give these")
+    ids = add_sentences(
+        path,
+        tagger,
+        sentences,
+        settings.batch_size,
+        device,
+        precision=settings.precision,
+        workers=settings.workers,
+        wait=settings.wait,
+    )
+    return f"{path}: {counted(len(ids), 'sentence')} added, ids {show_ids(ids)}"
+
+
+def remove_ids(settings: argparse.Namespace) -> str:
+    """`remove`; returns what to print."""
+    path = Path(settings.datastore_path)
+    stored = Datastore.open(path).stored_sentences
+    ids: set[int] = set()
+    for wanted in settings.ids:
+        found = stored[(stored >= wanted.start) & (stored < wanted.stop)].tolist()
+        # A single one that is not stored is an error below; a range needs but one that is.
+        if not found and len(wanted) != 1:
+            raise UserError(f"{path}: no sentence from {wanted.start} to {wanted.stop - 1}")
+        ids.update(found or wanted)
+    entries = remove_sentences(path, ids, settings.wait)
+    return f"{path}: {counted(len(ids), 'sentence')} removed, with {counted(entries, 'entry')}"
+
+
+def relabel(settings: argparse.Namespace) -> str:
+    """`relabel`; returns what to print."""
+    path = Path(settings.datastore_path)
+    encoding, known = tokenizer_of(path, settings.model_path)
+    if settings.file:
+        sentences = read_sentences(settings.file, scheme_of_labels(encoding.labels))
+        changes = find_by_words(Datastore.open(path), sentences, settings.file)
+    else:
+        changes = {settings.id: settings.tags.split()}
+    count, entries = relabel_sentences(path, encoding, known, changes, settings.wait)
+    return (
+        f"{path}: {counted(count, 'sentence')} relabelled, with {counted(entries, 'entry')}; "
+        f"{len(changes) - count} had these tags already"
+    )
+
+
+def find_by_words(
+    store: Datastore, sentences: Sequence[Sentence], file: str
+) -> dict[int, list[str]]:
+    """The stored sentences with the words of these, and the tags that these have.
+
+    Raises `UserError`, with the line, for a sentence that is not stored, or is given with two taggings.
+    """
+    ids: dict[tuple[str, ...], list[int]] = {}
+    for stored in store.sentences():
+        ids.setdefault(tuple(stored["words"]), []).append(stored["id"])
+    changes: dict[int, list[str]] = {}
+    for sentence in sentences:
+        found = ids.get(tuple(sentence.words))
+        start = " ".join(sentence.words[:8]) + (" ..." if len(sentence.words) > 8 else "")
+        if not found:
+            raise UserError(f"{file}:{sentence.line}: {start!r} is no sentence of {store.path}")
+        for sentence_id in found:
+            if changes.setdefault(sentence_id, sentence.tags) != sentence.tags:
+                raise UserError(
+                    f"{file}:{sentence.line}: {start!r} is there twice, tagged otherwise"
+                )
+    return changes
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    settings = parse_arguments(argv)
+    if settings.command == "add":
+        print(add_file(settings))
+    elif settings.command == "remove":
+        print(remove_ids(settings))
+    elif settings.command == "relabel":
+        print(relabel(settings))
+    elif settings.command == "merge":
+        merged = merge(settings.paths, settings.out)
+        print(
+            f"{settings.out}: {counted(merged.entries, 'entry')} of "
+            f"{counted(merged.sentences, 'sentence')}"
+        )
+    elif settings.command == "compact":
+        before, after = compact(settings.datastore_path, settings.wait)
+        print(
+            f"{settings.datastore_path}: {counted(len(before.shards), 'shard')}, "
+            f"{before.bytes / 1e6:.1f} MB -> {counted(len(after.shards), 'shard')}, "
+            f"{after.bytes / 1e6:.1f} MB"
+        )
+    elif settings.command == "verify":
+        print(verify(settings.datastore_path))
+    else:
+        told = describe(settings.datastore_path)
+        print(json.dumps(told, indent=2, ensure_ascii=False) if settings.json else show(told))
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,238 @@
+"""Sentences into a datastore and out of it: what changes a store that a tagger uses.
+
+Each function is one commit: readers see the store before it or after it, and two processes that
+change a store at once wait for each other.
+"""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from knn_ner.build_datastore import write_shard
+from knn_ner.data.corpus import Sentence, read_file
+from knn_ner.data.encoding import IGNORED, Encoding, complete_labels
+from knn_ner.data.loading import sentence_chunks
+from knn_ner.data.tags import (
+    ACCEPTED,
+    OUTSIDE,
+    Scheme,
+    detect_scheme,
+    iob1_to_bio,
+    is_tag,
+    position_and_type,
+    scheme_of_labels,
+    sort_labels,
+)
+from knn_ner.errors import UserError
+from knn_ner.model.backbone import load_tokenizer, tokenizer_hash
+from knn_ner.pipeline import LoadedTagger
+from knn_ner.retrieval.edit import Edit, NewLabels
+from knn_ner.retrieval.folder import WAIT
+from knn_ner.retrieval.manifest import Manifest
+
+# Words of the sentences whose pieces are held at once; they become one shard.
+SHARD_WORDS = 1 << 16
+
+
+def add_sentences(
+    path: str | Path,
+    tagger: LoadedTagger,
+    sentences: Sequence[Sentence],
+    batch_size: int = 32,
+    device: str = "cpu",
+    *,
+    precision: str = "32",
+    workers: int = 0,
+    wait: float = WAIT,
+) -> list[int]:
+    """Add labelled sentences to the datastore that `tagger` made; returns their ids, in order.
+
+    Tags that neither the tagger nor the store has become labels of the store.
+
+    Args:
+        batch_size, device, precision, workers: as the command-line flags.
+        wait: seconds to wait for another process that is changing the store.
+
+    Raises `UserError` for a tag that is none or of another scheme, a sentence without words or with
+    another number of tags, the store of another tagger, and if another process does not finish.
+    """
+    sentences = list(sentences)
+    if not sentences:
+        return []
+    settings = argparse.Namespace(
+        batch_size=batch_size, device=device, precision=precision, workers=workers
+    )
+    with Edit(path, wait) as edit:
+        edit.manifest.check_made_with(edit.path, tagger.made_with)
+        check_sentences(sentences, scheme_of_labels(edit.labels))
+        edit.add_labels(new_labels(edit.labels, sentences, tagger.encoding.piece_labels))
+        storing = replace(tagger, encoding=encoding_over(tagger.encoding, edit.labels))
+        first = edit.next_sentence
+        with tqdm(total=len(sentences), unit="sentence", desc="add", delay=1) as progress:
+            for number, chunk in enumerate(sentence_chunks(sentences, SHARD_WORDS)):
+                write_shard(edit, number, storing, chunk, edit.next_sentence, settings, progress)
+                edit.next_sentence += len(chunk)
+        before = edit.manifest.entries
+        edit.commit("add", len(sentences), sum(r.live_entries for r in edit.shards) - before)
+        return list(range(first, edit.next_sentence))
+
+
+def remove_sentences(path: str | Path, ids: Iterable[int], wait: float = WAIT) -> int:
+    """Remove sentences from a datastore by id; returns the number of entries removed.
+
+    Raises `UserError` for an unknown id, and if another process does not finish; nothing is removed.
+    """
+    ids = set(ids)
+    if not ids:
+        return 0
+    with Edit(path, wait) as edit:
+        sentences, entries = edit.remove(ids)
+        edit.commit("remove", sentences, entries)
+    return entries
+
+
+def relabel_sentence(
+    path: str | Path, tagger: LoadedTagger, sentence_id: int, tags: Sequence[str]
+) -> None:
+    """Give a stored sentence other tags. Its id and its keys, which know nothing of tags, stay.
+
+    Raises `UserError` for an unknown id, another number of tags than words, a tag that is none or of
+    another scheme, and the store of another tagger.
+    """
+    relabel_sentences(path, tagger.encoding, tagger.made_with, {sentence_id: tags})
+
+
+def relabel_sentences(
+    path: str | Path,
+    encoding: Encoding,
+    made_with: dict,
+    changes: Mapping[int, Sequence[str]],
+    wait: float = WAIT,
+) -> tuple[int, int]:
+    """Give stored sentences other tags, by id; those that have these tags already are left alone.
+
+    Args:
+        encoding: of the tagger; its label list does not matter.
+        made_with: what of the tagger is known, to be checked against the store.
+        changes: sentence id to the tags of its words.
+
+    Returns: the number of sentences and of entries changed. Raises as `relabel_sentence`.
+    """
+    with Edit(path, wait) as edit:
+        edit.manifest.check_made_with(edit.path, made_with)
+        stored = {sentence_id: edit.sentence(sentence_id) for sentence_id in changes}
+        changed = {
+            sentence_id: Sentence(stored[sentence_id]["words"], list(tags))
+            for sentence_id, tags in changes.items()
+            if stored[sentence_id]["tags"] != list(tags)
+        }
+        if not changed:
+            return 0, 0
+        sentences = list(changed.values())
+        for sentence_id, sentence in changed.items():
+            check_sentences([sentence], scheme_of_labels(edit.labels), f"sentence {sentence_id}")
+        edit.add_labels(new_labels(edit.labels, sentences, encoding.piece_labels))
+        encoded = encoding_over(encoding, edit.labels).encode(sentences)
+        labels = {}
+        for sentence_id, pieces in zip(changed, encoded, strict=True):
+            kept = pieces.labels != IGNORED
+            labels[sentence_id] = NewLabels(
+                changed[sentence_id].tags, pieces.labels[kept], pieces.word_of_piece[kept]
+            )
+        entries = edit.relabel(labels)
+        edit.commit("relabel", len(changed), entries)
+        return len(changed), entries
+
+
+def tokenizer_of(path: str | Path, model_path: str | Path) -> tuple[Encoding, dict]:
+    """What of a datastore's tagger relabelling needs: its encoding, and what is known of it.
+
+    The weights are not loaded: keys stay as they are.
+
+    Raises `UserError` when there is no datastore, no tokeniser, or it is not the store's.
+    """
+    path = Path(path)
+    manifest = Manifest.read(path)
+    tokenizer = load_tokenizer(model_path)
+    known = {"tokenizer": tokenizer_hash(tokenizer)}
+    manifest.check_made_with(path, known)
+    made_with = manifest.made_with
+    return (
+        Encoding(tokenizer, manifest.labels, made_with["piece_labels"], made_with["units"]),
+        known,
+    )
+
+
+def encoding_over(encoding: Encoding, labels: Sequence[str]) -> Encoding:
+    """The same encoding over another label list."""
+    return Encoding(encoding.tokenizer, labels, encoding.piece_labels, encoding.units)
+
+
+def new_labels(
+    labels: Sequence[str], sentences: Sequence[Sentence], piece_labels: str
+) -> list[str]:
+    """What the label list lacks for these sentences: their tags, and the inside labels of their pieces."""
+    tags = {tag for sentence in sentences for tag in sentence.tags}
+    unseen = [tag for tag in sort_labels(tags) if tag not in labels]
+    if piece_labels != "published":
+        return unseen
+    # Only types with a new tag get one: pieces of the others are labelled as when the store was built.
+    types = {position_and_type(tag)[1] for tag in unseen}
+    completed = complete_labels([*labels, *unseen])[len(labels) :]
+    return [label for label in completed if position_and_type(label)[1] in types]
+
+
+def read_sentences(file: str | Path, scheme: Scheme) -> list[Sentence]:
+    """The sentences of a column file, for a datastore whose labels have this scheme.
+
+    IOB1 becomes BIO, as when a corpus is read.
+
+    Raises `UserError`, with the line, for a file that is none or has tags of another scheme.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise UserError(f"{file}: not found; give a file with a token and its tag on each line")
+    sentences = read_file(file)
+    if scheme.name == "BIO":
+        try:
+            found = detect_scheme(sentence.tags for sentence in sentences)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+        if found == "IOB1":
+            for sentence in sentences:
+                sentence.tags = iob1_to_bio(sentence.tags)
+    check_sentences(sentences, scheme, str(file))
+    return sentences
+
+
+def check_sentences(
+    sentences: Sequence[Sentence], scheme: Scheme, source: str = "sentence"
+) -> None:
+    """Raise `UserError` unless each sentence has words, and for each a tag of the scheme.
+
+    source: the file that the sentences are from, if they know their lines; else what to call them.
+    """
+    letters = {OUTSIDE, "B", scheme.inside, *("ES" if scheme.closes else "")}
+    for number, sentence in enumerate(sentences):
+        place = source if len(sentences) == 1 or sentence.line else f"{source} {number}"
+        if not sentence.words or len(sentence.tags) != len(sentence.words):
+            raise UserError(
+                f"{place}: {len(sentence.tags)} tags found for {len(sentence.words)} words, "
+                "expected at least one word, and one tag for each"
+            )
+        for offset, tag in enumerate(sentence.tags):
+            where = (
+                f"{source}:{sentence.line + offset}"
+                if sentence.line
+                else f"{place}, word {offset} ({sentence.words[offset]!r})"
+            )
+            if not is_tag(tag):
+                raise UserError(f"{where}: tag {tag!r} found, expected {ACCEPTED}")
+            if position_and_type(tag)[0] not in letters:
+                raise UserError(
+                    f"{where}: tag {tag!r} found, expected one of the scheme {scheme.name}, as in the "
+                    "datastore; convert the tags"
+                )
