@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, run_main
-from knn_ner.data.corpus import SPLITS, read_corpus
+from knn_ner.data.corpus import SPLITS, other_positions, read_corpus
 from knn_ner.errors import UserError
 from knn_ner.files import read_json, write_json, write_text
 from knn_ner.model.representations import choose_device
@@ -113,12 +113,13 @@ def infer(settings: argparse.Namespace) -> dict:
     source = resolve_vote(settings)
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
     show_corpus(corpus)
-    stored_labels = Manifest.read(Path(settings.datastore_path)).labels
-    tagger = load(settings.model_path, settings.max_length, corpus, stored_labels)
+    labels = Manifest.read(Path(settings.datastore_path)).labels
+    labels = [*labels, *other_positions(corpus.splits[settings.split], labels)]
+    tagger = load(settings.model_path, settings.max_length, corpus, labels)
     store = open_datastore(settings.datastore_path, tagger)
     device = choose_device(settings.device)
     searcher = ExactSearch(store, settings.similarity, device)
-    split = make_split(corpus, settings.split, tagger.encoding_with(store.labels))
+    split = make_split(corpus, settings.split, tagger.encoding_with([*store.labels, *labels]))
     with tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="infer") as progress:
         tagging = tag(
             tagger,

@@ -23,7 +23,7 @@ from knn_ner.cli import (
     run_main,
     say,
 )
-from knn_ner.data.corpus import read_corpus
+from knn_ner.data.corpus import other_positions, read_corpus
 from knn_ner.data.loading import sentence_chunks
 from knn_ner.errors import UserError
 from knn_ner.evaluation.spans import SpanCounter
@@ -231,11 +231,12 @@ def tune(settings: argparse.Namespace) -> dict:
         check_k(k)
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=("dev",))
     show_corpus(corpus)
-    stored_labels = Manifest.read(Path(settings.datastore_path)).labels
-    tagger = load(settings.model_path, settings.max_length, corpus, stored_labels)
+    labels = Manifest.read(Path(settings.datastore_path)).labels
+    labels = [*labels, *other_positions(corpus.splits["dev"], labels)]
+    tagger = load(settings.model_path, settings.max_length, corpus, labels)
     store = open_datastore(settings.datastore_path, tagger)
     searcher = ExactSearch(store, settings.similarity, choose_device(settings.device))
-    split = make_split(corpus, "dev", tagger.encoding_with(store.labels))
+    split = make_split(corpus, "dev", tagger.encoding_with([*store.labels, *labels]))
     seconds = {"encode": 0.0, "search": 0.0}
     retrieved = retrieve(tagger, split, searcher, settings, seconds)
 

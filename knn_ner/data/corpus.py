@@ -162,6 +162,16 @@ def check_labels(sentences: Sequence[Sentence], labels: Sequence[str], path: Pat
                 )
 
 
+def other_positions(sentences: Sequence[Sentence], labels: Sequence[str]) -> list[str]:
+    """Tags of sentences that a label list lacks although it has their type: `S-LOC` where it has `B-LOC`.
+
+    A datastore knows the tags that it was given. Others of its types can be scored, if never predicted.
+    """
+    types = {position_and_type(label)[1] for label in labels}
+    tags = {tag for sentence in sentences for tag in sentence.tags}
+    return sorted(tag for tag in tags - {*labels} if position_and_type(tag)[1] in types)
+
+
 def read_file(path: Path) -> list[Sentence]:
     """The sentences of one column file, tags as they stand.
 
