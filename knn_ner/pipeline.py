@@ -1,6 +1,6 @@
 """What the entry points share: a tagger with its encoding, a split ready for it, and the scores."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from knn_ner.data.corpus import Corpus, Sentence, check_labels
 from knn_ner.data.decoding import WordDecoder
 from knn_ner.data.encoding import IGNORED, EncodedSentence, Encoding, detect_units
 from knn_ner.data.loading import first_rows
+from knn_ner.data.text import detect_word_rule
 from knn_ner.evaluation.metrics import score
 from knn_ner.model.backbone import (
     load_tagger,
@@ -22,10 +23,13 @@ from knn_ner.model.backbone import (
     tokenizer_hash,
     weights_hash,
 )
+from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.manifest import Manifest
 
 # Under this key the tagger's config.json keeps how its word pieces were made and labelled.
 CONFIG_KEY = "knn_ner"
+# Sentences that tell by what rule a corpus was split into words.
+RULE_SENTENCES = 2000
 
 
 @dataclass
@@ -96,17 +100,45 @@ def load_for_datastore(
     Raises `UserError` when the tagger cannot be loaded, there is no datastore, or it is another's.
     """
     manifest = Manifest.read(Path(datastore_path))
+    tagger = load_alone(model_path, max_length, manifest.made_with)
+    manifest.check_made_with(Path(datastore_path), tagger.made_with)
+    return tagger
+
+
+def load_alone(
+    model_path: str | Path, max_length: int, made_with: Mapping | None = None
+) -> LoadedTagger:
+    """A tagger without a corpus, that joins words and labels pieces as in its own training.
+
+    made_with: what a datastore says of that, which comes first. Where neither says anything, words are
+    joined with spaces and all pieces labelled.
+
+    Raises `UserError` when the tagger cannot be loaded.
+    """
     model = load_tagger(model_path)
     tokenizer = load_tokenizer(model_path)
+    settings = (getattr(model.config, CONFIG_KEY, None) or {}) | dict(made_with or {})
     encoding = Encoding(
         tokenizer,
         tagger_labels(model),
-        manifest.made_with.get("piece_labels", "published"),
-        manifest.made_with.get("units", "words"),
+        settings.get("piece_labels", "published"),
+        settings.get("units", "words"),
     )
-    tagger = LoadedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
-    manifest.check_made_with(Path(datastore_path), tagger.made_with)
-    return tagger
+    return LoadedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
+
+
+def word_rule(tagger: LoadedTagger, store: Datastore | None = None) -> str:
+    """The rule (see `data.text`) by which raw text is split into words for a tagger.
+
+    It is what training kept with the tagger; failing that, the rule of the sentences in its datastore.
+    """
+    settings = getattr(tagger.model.config, CONFIG_KEY, None) or {}
+    if "word_rule" in settings:
+        return settings["word_rule"]
+    ids = store.stored_sentences[:RULE_SENTENCES] if store else []
+    if tagger.encoding.units == "words" and not len(ids):
+        return "penn"
+    return detect_word_rule((store.sentence(id_)["words"] for id_ in ids), tagger.encoding.units)
 
 
 def fitting_length(model: PreTrainedModel, max_length: int) -> int:

@@ -27,6 +27,19 @@ CHUNK_ROWS = 1 << 15
 
 
 @dataclass
+class Searched:
+    """Rows that were searched: what their neighbours are looked up with.
+
+    rows: (M,) ascending. hidden: (M, dim) float32. base: (M, L) float32, the tagger's distribution over
+    the labels of a `Tagging`.
+    """
+
+    rows: np.ndarray
+    hidden: Tensor
+    base: Tensor
+
+
+@dataclass
 class Tagging:
     """What inference gives for the R rows (word pieces, special tokens included) of a split.
 
@@ -34,9 +47,8 @@ class Tagging:
     base, knn: (R,) label ids, of the tagger alone and of the mix.
     base_scores, knn_scores: (R,) float32, the probability of that label; that of the mix is known (not
         NaN) where the row was searched.
-    rows, hidden: the searched rows, ascending, and their hidden states (float32), chunk by chunk, if these
-        were to be kept.
     tokens: rows that are scored; searched: those whose neighbours were looked up.
+    kept: what was searched, chunk by chunk, if it was to be kept.
     """
 
     labels: list[str]
@@ -44,11 +56,15 @@ class Tagging:
     knn: np.ndarray
     base_scores: np.ndarray
     knn_scores: np.ndarray
-    rows: list[np.ndarray] = field(default_factory=list)
-    hidden: list[Tensor] = field(default_factory=list)
     tokens: int = 0
     searched: int = 0
+    kept: list[Searched] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "search": 0.0})
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(R,) float32: the probability in the mix where that is known, else the tagger's own."""
+        return np.where(np.isnan(self.knn_scores), self.base_scores, self.knn_scores)
 
 
 def tag(
@@ -59,7 +75,7 @@ def tag(
     *,
     search: str = "needed",
     also: np.ndarray | None = None,
-    keep_hidden: bool = False,
+    keep: bool = False,
     **how: Any,
 ) -> Tagging:
     """Tag a split, chunk by chunk: encode, search where a vote can change the tag, mix.
@@ -69,7 +85,7 @@ def tag(
         `entities`, also where the tagger does not say `O`, so that each entity's tokens have their
         probability in the mix; `all`. The tags are the same.
     also: (R,) bool, rows to search in any case.
-    keep_hidden: whether to return the hidden states of what was searched.
+    keep: whether to return hidden states and distributions of what was searched.
     how: device, batch_size, ... as for `representations.represent`.
     """
     size = len(split.gold)
@@ -122,9 +138,8 @@ def tag(
             tagging.knn[rows] = mixed.argmax(-1).cpu().numpy()
             tagging.knn_scores[rows] = mixed.amax(-1).cpu().numpy()
             tagging.searched += len(rows)
-            if keep_hidden:
-                tagging.rows.append(rows)
-                tagging.hidden.append(hidden.cpu())
+            if keep:
+                tagging.kept.append(Searched(rows, hidden, base))
         tagging.seconds["encode"] += searching - start
         tagging.seconds["search"] += time.perf_counter() - searching
     # What was not searched keeps the tagger's own label.

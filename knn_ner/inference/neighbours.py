@@ -1,0 +1,75 @@
+"""What each neighbour had in a decision: its share of the vote, and what the vote is without it."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment, interpolate
+from knn_ner.retrieval.search import Searcher
+from knn_ner.retrieval.vote import vote, vote_weights
+
+
+@dataclass
+class Weighed:
+    """The neighbours of q tokens, best first, and what they had in the mix.
+
+    entries: (q, n) int64, of the datastore. similarities: (q, n) float32.
+    shares: (q, n) float64, as a part of the whole vote.
+    vote: (q, L) P_knn.
+    without: (q, L) the mix if those n were not in the datastore, so that with a finite k the next ones
+        move up; the tagger alone if no entry is left.
+    """
+
+    entries: Tensor
+    similarities: Tensor
+    shares: Tensor
+    vote: Tensor
+    without: Tensor
+
+
+def weigh(
+    searcher: Searcher,
+    alignment: LabelAlignment,
+    hidden: Tensor,
+    base: Tensor,
+    settings: KnnSettings,
+    shown: int,
+) -> Weighed:
+    """Search for q tokens and weigh their first `shown` neighbours, or the k that vote if these are fewer.
+
+    hidden: (q, dim). base: (q, L), the tagger's distribution over the labels of `alignment`.
+
+    Raises `UserError` as `Searcher.search` does.
+    """
+    temperature, k = settings.temperature, settings.k
+    shown = min(shown, searcher.store.entries, k if k > 0 else shown)
+    found = searcher.search(hidden, k + shown if k > 0 else shown)
+    labels = alignment.vote_labels(searcher.neighbour_labels(found.indices))
+    nothing_left = searcher.store.entries <= shown
+    if k > 0:
+        voters = slice(0, k)
+        weights = vote_weights(
+            found.similarities[:, voters] - found.similarities[:, :1], temperature
+        ).double()
+        shares = (weights / weights.sum(1, keepdim=True))[:, :shown]
+        size = base.shape[1]
+        votes = vote(found.similarities[:, voters], labels[:, voters], size, temperature)
+        if not nothing_left:
+            later = slice(shown, shown + k)
+            votes_without = vote(found.similarities[:, later], labels[:, later], size, temperature)
+    else:
+        whole = searcher.log_weights(hidden, temperature)
+        exponents = found.similarities[:, :shown].double() / temperature
+        shares = (exponents - whole.logsumexp(1, keepdim=True)).exp()
+        votes = alignment.votes(whole.softmax(1).float())
+        if not nothing_left:
+            rest = searcher.log_weights(hidden, temperature, found.indices[:, :shown])
+            votes_without = alignment.votes(rest.softmax(1).float())
+    base = base.to(votes.device)
+    return Weighed(
+        found.indices[:, :shown].cpu(),
+        found.similarities[:, :shown].cpu(),
+        shares.cpu(),
+        votes.cpu(),
+        (base if nothing_left else interpolate(base, votes_without, settings.knn_weight)).cpu(),
+    )
