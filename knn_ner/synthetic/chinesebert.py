@@ -68,10 +68,11 @@ def _random_weights(
         torch.random.default_generator.manual_seed(seed)
         encoder = ChineseBertModel(config)
     weights = {f"bert.{name}": value for name, value in encoder.state_dict().items()}
-    pixels = torch.from_numpy(glyphs).transpose(0, 1).flatten(1).float()
+    # Published weights are the pixels as they are, up to 255. At the learning rate that random weights
+    # need, one step of those would drown characters and readings: here they are from -1 to 1.
+    pixels = torch.from_numpy(glyphs).transpose(0, 1).flatten(1).float() / 127.5 - 1
     weights["bert.embeddings.glyph_embeddings.embedding.weight"] = pixels
-    # Pixels go up to 255: with weights of the usual size they would drown characters and readings.
-    weights["bert.embeddings.glyph_map.weight"] /= 255 * GLYPH
+    weights["bert.embeddings.glyph_map.weight"] /= pixels.shape[1] ** 0.5
     # What pretraining leaves behind, and no tagger reads.
     weights["bert.embeddings.position_ids"] = torch.arange(config.max_position_embeddings)[None]
     weights["cls.predictions.bias"] = torch.zeros(config.vocab_size)
