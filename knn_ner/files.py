@@ -3,14 +3,17 @@
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from knn_ner.errors import UserError
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file through a temporary one beside it.
+@contextmanager
+def writing(path: str | Path) -> Iterator[TextIO]:
+    """A text file to write to, through a temporary one beside it: there when all went well, else not.
 
     Raises `UserError` when the folder cannot be written.
     """
@@ -24,7 +27,7 @@ def write_text(path: str | Path, text: str) -> None:
         ) from None
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            yield file
         # mkstemp makes files that only their owner reads; results are for others too.
         umask = os.umask(0)
         os.umask(umask)
@@ -33,6 +36,15 @@ def write_text(path: str | Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file through a temporary one beside it.
+
+    Raises `UserError` when the folder cannot be written.
+    """
+    with writing(path) as file:
+        file.write(text)
 
 
 def write_json(path: str | Path, data: Any) -> None:

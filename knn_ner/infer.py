@@ -26,13 +26,21 @@ from knn_ner.tagging import Tagging, open_datastore, tag
 
 
 def add_retrieval_arguments(
-    parser: argparse.ArgumentParser, similarity: str | None = "cosine"
+    parser: argparse.ArgumentParser, similarity: str | None = "cosine", required: bool = True
 ) -> None:
-    """What to search, for commands that retrieve; `similarity` is the default."""
+    """What to search, for commands that retrieve; `similarity` is the default.
+
+    required: whether there has to be a datastore.
+    """
     parser.add_argument(
         "--model_path", required=True, metavar="S/model", help="the tagger: a folder or a hub name"
     )
-    parser.add_argument("--datastore_path", required=True, metavar="P", help="the datastore")
+    parser.add_argument(
+        "--datastore_path",
+        required=required,
+        metavar="P",
+        help="the datastore" + ("" if required else "; without one, the tagger alone answers"),
+    )
     parser.add_argument(
         "--similarity",
         choices=SIMILARITIES,
@@ -40,6 +48,21 @@ def add_retrieval_arguments(
         help="of two hidden states; l2 is minus the squared Euclidean distance"
         + ("" if similarity else " (if not given: as tuned, else cosine)"),
     )
+
+
+def add_vote_arguments(
+    parser: argparse.ArgumentParser, elsewhere: str = "or tuned for the datastore"
+) -> argparse._ArgumentGroup:
+    """The paper's three settings; `elsewhere` says where they come from if they are not given."""
+    vote = parser.add_argument_group(f"the vote (each of the three here, {elsewhere})")
+    vote.add_argument("--k", "--topk", type=int, help="neighbours; -1: every stored token votes")
+    vote.add_argument(
+        "--temperature", "--link_temperature", type=float, help="T of exp(similarity / T)"
+    )
+    vote.add_argument(
+        "--knn_weight", "--link_ratio", type=float, help="of the neighbours' vote, from 0 to 1"
+    )
+    return vote
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -52,16 +75,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add_retrieval_arguments(parser, similarity=None)
     parser.add_argument("--save_path", required=True, metavar="O", help="folder for the results")
     parser.add_argument("--split", choices=SPLITS, default="test", help="the split to tag")
-    vote = parser.add_argument_group(
-        "the vote (each of the three here, in --tuning, or tuned for the datastore)"
-    )
-    vote.add_argument("--k", "--topk", type=int, help="neighbours; -1: every stored token votes")
-    vote.add_argument(
-        "--temperature", "--link_temperature", type=float, help="T of exp(similarity / T)"
-    )
-    vote.add_argument(
-        "--knn_weight", "--link_ratio", type=float, help="of the neighbours' vote, from 0 to 1"
-    )
+    vote = add_vote_arguments(parser, "in --tuning, or tuned for the datastore")
     vote.add_argument(
         "--tuning", metavar="FILE", help="tuning.json of knn_ner.tune: its best settings"
     )

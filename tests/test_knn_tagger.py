@@ -307,12 +307,12 @@ REFUSED = {
     "a word with a space": (
         [["New York", "is"]],
         {},
-        "word 0 of ['New York', 'is']: 'New York' found, expected text without white space",
+        "word 0 of ['New York', 'is']: 'New York' found, expected text without spaces, tabs and line ends",
     ),
     "an empty word": (
         ["Ada", ""],
         {},
-        "word 1 of ['Ada', '']: '' found, expected text without white space",
+        "word 1 of ['Ada', '']: '' found, expected text without spaces, tabs and line ends",
     ),
     "half a character": (
         "Ada \ud83d",

@@ -6,7 +6,7 @@ sentence. Only tab and space separate columns: other white space, such as U+3000
 
 import codecs
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,6 +172,11 @@ def other_positions(sentences: Sequence[Sentence], labels: Sequence[str]) -> lis
     return sorted(tag for tag in tags - {*labels} if position_and_type(tag)[1] in types)
 
 
+def columns_of(line: str) -> list[str]:
+    """The columns of a line, separated by tabs or spaces."""
+    return [part for part in line.replace("\t", " ").split(" ") if part]
+
+
 def read_file(path: Path) -> list[Sentence]:
     """The sentences of one column file, tags as they stand.
 
@@ -182,7 +187,7 @@ def read_file(path: Path) -> list[Sentence]:
     tags: list[str] = []
     columns = columns_line = first_line = 0
     for number, line in lines_of(path):
-        parts = [part for part in line.replace("\t", " ").split(" ") if part]
+        parts = columns_of(line)
         if not parts or parts[0] == DOCUMENT_START:
             if words:
                 sentences.append(Sentence(words, tags, first_line))
@@ -216,19 +221,26 @@ def read_file(path: Path) -> list[Sentence]:
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a UTF-8 file with their numbers from 1, without CR, LF and byte-order mark.
+    """`decode_lines` of a file."""
+    with path.open("rb") as file:
+        yield from decode_lines(file, str(path))
+
+
+def decode_lines(file: Iterable[bytes], name: str) -> Iterator[tuple[int, str]]:
+    """The lines of UTF-8 text with their numbers from 1, without CR, LF and byte-order mark.
 
     Only LF ends a line (`str.splitlines` would also split at U+2028, U+0085 and others, which are text).
+
+    name: of the file, for errors.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(codecs.BOM_UTF8)
-            try:
-                text = line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}:{number}: byte 0x{line[error.start]:02x} found, expected UTF-8 text; "
-                    "convert the file, for instance with iconv"
-                ) from None
-            yield number, text.removesuffix("\n").removesuffix("\r")
+    for number, line in enumerate(file, start=1):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}:{number}: byte 0x{line[error.start]:02x} found, expected UTF-8 text; "
+                "convert the file, for instance with iconv"
+            ) from None
+        yield number, text.removesuffix("\n").removesuffix("\r")

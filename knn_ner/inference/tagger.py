@@ -62,6 +62,7 @@ class KnnTagger:
         device: str = "auto",
         batch_size: int = 32,
         precision: str = "32",
+        workers: int = 0,
     ):
         self.tagger = tagger
         self.store = store
@@ -71,6 +72,7 @@ class KnnTagger:
         self.device = choose_device(device)
         self.batch_size = batch_size
         self.precision = precision
+        self.workers = workers
         self._lock = threading.Lock()
         self._searcher = self._open_searcher()
 
@@ -88,18 +90,25 @@ class KnnTagger:
         max_length: int = 512,
         batch_size: int = 32,
         precision: str = "32",
+        workers: int = 0,
     ) -> "KnnTagger":
         """Load a tagger, by folder or hub name, and the datastore that it made.
 
         datastore: its folder; without one, the tagger alone answers.
         k, temperature, knn_weight, similarity: what is not given is what was tuned on dev for the
             datastore (`python -m knn_ner.tune` keeps it there), which is said.
+        device, batch_size, precision, workers: as the flags of the commands.
         max_length: word pieces that the encoder reads at once; longer texts go through windows.
 
         Raises `UserError` when something cannot be loaded, the datastore is another tagger's, or a
         setting is neither given nor tuned, or out of range.
         """
-        run = {"device": device, "batch_size": batch_size, "precision": precision}
+        run = {
+            "device": device,
+            "batch_size": batch_size,
+            "precision": precision,
+            "workers": workers,
+        }
         if datastore is None:
             return cls(load_alone(model, max_length), **run)
         settings, similarity, _ = choose_settings(datastore, k, temperature, knn_weight, similarity)
@@ -303,6 +312,7 @@ class KnnTagger:
                 device=self.device,
                 batch_size=self.batch_size,
                 precision=self.precision,
+                workers=self.workers,
             )
         return split, tagging
 

@@ -8,6 +8,9 @@ from typing import Any
 from knn_ner.data.text import split_words
 from knn_ner.errors import UserError
 
+# What no word of a corpus holds; other white space, such as U+3000, can be a word there.
+SEPARATORS = frozenset(" \t\r\n")
+
 
 @dataclass
 class Text:
@@ -23,14 +26,14 @@ class Text:
     def of_words(cls, words: Sequence[str], joiner: str) -> "Text":
         """Words, and the text that they make with `joiner` (a space, or nothing) between them.
 
-        Raises `UserError` for a word that is no string, is empty or holds white space.
+        Raises `UserError` for a word that is no string, is empty, or could not stand in a column file.
         """
         spans, start = [], 0
         for number, word in enumerate(words):
-            if not isinstance(word, str) or not word or any(map(str.isspace, word)):
+            if not isinstance(word, str) or not word or not SEPARATORS.isdisjoint(word):
                 raise UserError(
                     f"word {number} of {list(words)[:8]!r}: {word!r} found, expected text without "
-                    "white space"
+                    "spaces, tabs and line ends"
                 )
             spans.append((start, start + len(word)))
             start += len(word) + len(joiner)
