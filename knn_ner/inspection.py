@@ -65,9 +65,8 @@ def show(told: dict) -> str:
         f"{told['bytes'] / 1e6:.1f} MB in {counted(told['shards'], 'shard')}"
     ]
     if told["removed_entries"]:
-        lines.append(
-            f"{told['removed_entries']} removed entries still take space; compact drops them"
-        )
+        removed = counted(told["removed_entries"], "removed entry")
+        lines.append(f"{removed} still on disk, until compact")
     lines += ["", "made with"]
     lines += [f"  {name:<14}{value}" for name, value in told["made_with"].items()]
     lines += ["", "labels"]

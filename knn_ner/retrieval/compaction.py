@@ -49,6 +49,7 @@ def compact(path: str | Path, wait: float = WAIT) -> tuple[Manifest, Manifest]:
             sum(removal.sentences for removal in dropped),
             sum(removal.entries for removal in dropped),
         )
+        edit.clean()
     return before, after
 
 

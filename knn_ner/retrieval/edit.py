@@ -73,6 +73,7 @@ class Edit:
         try:
             # What another process has committed meanwhile is kept.
             self.manifest = Manifest.read(self.path)
+            self._build = unfinished_build(self.path).get("build")
         except BaseException:
             self._lock.close()
             raise
@@ -86,7 +87,7 @@ class Edit:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._sweep()
+            self.clean(some=True)
         finally:
             self._lock.close()
 
@@ -181,7 +182,7 @@ class Edit:
     def commit(self, action: str, sentences: int, entries: int) -> Manifest:
         """Make the change the content of the store, in one step; call it last.
 
-        What is not needed any more is removed; readers that have it open keep it.
+        What is not needed any more goes when the context ends; readers that have it open keep it.
 
         Args:
             action: what the history calls it.
@@ -196,6 +197,10 @@ class Edit:
         )
         manifest.write(self.path)
         return manifest
+
+    def clean(self, some: bool = False) -> None:
+        """Remove what the store does not need; `some`: a part of it, the rest being left to later edits."""
+        sweep(self.path, self._build, some=some)
 
     def _entries_of(self, ids: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
         """The entries of each of these sentences, by id."""
@@ -233,6 +238,3 @@ class Edit:
             f"{self.path}: no sentence {sentence_id}; ids were given from 0 to "
             f"{self.manifest.next_sentence - 1}, less what was removed since"
         )
-
-    def _sweep(self) -> None:
-        sweep(self.path, unfinished_build(self.path).get("build"), some=True)

@@ -47,7 +47,7 @@ def lock(path: Path, wait: float = 0.0) -> IO:
         raise UserError(f"{path}: not a folder; give a folder for the datastore") from None
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder"
+            f"{path}: cannot be written ({error.strerror}); give a folder that can"
         ) from None
     deadline = time.monotonic() + wait
     while True:
