@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The demo's tests with Gradio and a headless browser: `bash scripts/test_demo.sh [pytest's own arguments]`.
+# The browser is Debian's: apt-get install chromium chromium-driver; its test is skipped without.
+source "$(dirname "$0")/environment.sh"
+make_environment "$REQUIREMENTS" requirements-dev.txt requirements-demo.txt
+.venv/bin/python -m pip install --quiet --disable-pip-version-check selenium==4.51.0
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/test_demo.py -rs "$@"
