@@ -17,15 +17,6 @@ COLLECT = """(words, tags, ...rest) => [
 LARGEST_K = 1024
 
 
-class Slider(gr.Slider):
-    """A slider that lets the page judge its value: empty while a visitor types another number."""
-
-    is_template = True
-
-    def preprocess(self, payload: float | None) -> float | None:
-        return payload
-
-
 def build(page: Page, allow_edit: bool) -> gr.Blocks:
     """The app. Without `allow_edit` it has no form and no endpoint that adds."""
     # One visitor at a time: the processor is the bottleneck, and additions must not meet.
@@ -169,16 +160,31 @@ def serve(app: gr.Blocks, host: str, port: int) -> str:
 
 def theme() -> gr.themes.Base:
     """Fonts of the system alone, so that nothing is fetched."""
-    return gr.themes.Base(
-        primary_hue="teal", neutral_hue="slate", radius_size="lg", font=FONTS, font_mono=MONO_FONTS
+    base = gr.themes.Base(
+        primary_hue="teal",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=FONTS,
+        font_mono=MONO_FONTS,
+    )
+    # The theme's own are hard to see.
+    return base.set(
+        body_text_color_subdued="*neutral_600",
+        block_info_text_color="*neutral_600",
+        block_title_text_color="*neutral_700",
+        block_label_text_color="*neutral_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
     )
 
 
-def _sliders(page: Page) -> tuple[Slider, gr.Checkbox, Slider, Slider]:
+def _sliders(page: Page) -> tuple[gr.Slider, gr.Checkbox, gr.Slider, gr.Slider]:
     start = page.tagger.settings
     largest = max(min(LARGEST_K, page.tagger.store.entries), start.k)
     with gr.Column(min_width=220):
-        k = Slider(
+        k = gr.Slider(
             1,
             largest,
             value=start.k if start.k > 0 else min(64, largest),
@@ -190,7 +196,7 @@ def _sliders(page: Page) -> tuple[Slider, gr.Checkbox, Slider, Slider]:
         )
         every = gr.Checkbox(start.k == -1, label="every stored token votes", elem_id="knn-every")
     with gr.Column(min_width=220):
-        temperature = Slider(
+        temperature = gr.Slider(
             0.001,
             max(1.0, 5 * start.temperature),
             value=start.temperature,
@@ -200,7 +206,7 @@ def _sliders(page: Page) -> tuple[Slider, gr.Checkbox, Slider, Slider]:
             elem_id="knn-temperature",
         )
     with gr.Column(min_width=220):
-        weight = Slider(
+        weight = gr.Slider(
             0.0,
             1.0,
             value=start.knn_weight,
@@ -209,6 +215,9 @@ def _sliders(page: Page) -> tuple[Slider, gr.Checkbox, Slider, Slider]:
             info="Share of the neighbours' vote in the mix.",
             elem_id="knn-weight",
         )
+    for slider in (k, temperature, weight):
+        # Empty while a visitor types another number, which Gradio would fail on; the page judges it.
+        slider.preprocess = lambda payload: payload
     return k, every, temperature, weight
 
 

@@ -57,13 +57,13 @@ CSS = (
 .gradio-container .knn-word table { width: 100%; border-collapse: collapse; font-size: 0.9rem; margin: 0;
     border: 0; }
 .gradio-container .knn-word tr { border: 0; background: none; }
-.gradio-container .knn-word th { font-weight: 500; font-size: 0.8rem; text-align: left; white-space: nowrap;
+.gradio-container .knn-word th { font-weight: 500; font-size: 0.8rem; text-align: left; vertical-align: bottom;
     color: var(--body-text-color-subdued); border: 0; padding: 2px 14px 2px 0; background: none; }
 .gradio-container .knn-word td { border: 0; border-top: 1px solid var(--border-color-primary);
     padding: 5px 14px 5px 0; background: none; vertical-align: baseline; color: var(--body-text-color);
     font-variant-numeric: tabular-nums; white-space: nowrap; }
 .gradio-container .knn-word td:last-child { white-space: normal; width: 99%; padding-right: 0;
-    min-width: 16em; }
+    min-width: 9em; }
 .knn-share { display: inline-block; width: 56px; height: 8px; border-radius: 4px; margin-right: 8px;
     background: var(--border-color-primary); overflow: hidden; }
 .knn-share i { display: block; height: 100%; background: var(--color-accent); }
@@ -77,8 +77,6 @@ CSS = (
     border-color: var(--color-accent); }
 @media (max-width: 600px) {
     .knn-share { display: none; }
-    .gradio-container .knn-word th { white-space: normal; }
-    .gradio-container .knn-word td:last-child { min-width: 9em; }
 }
 """
 )
