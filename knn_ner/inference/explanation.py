@@ -15,7 +15,7 @@ from knn_ner.inference.entities import (
     find_entities,
     overlapping,
 )
-from knn_ner.inference.neighbours import weigh
+from knn_ner.inference.neighbours import Weighed, weigh
 from knn_ner.pipeline import Split
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment
 from knn_ner.retrieval.search import Searcher
@@ -34,12 +34,14 @@ class ExplainedText:
     entities: those of the mix, and those that the tagger alone found, in the order of the text.
     evidence: for each word of an entity, and for the words that were asked for.
     hidden: (dim,) float32 for each of these words, what its neighbours were looked up with.
+    around: (m,) for each of these words, its m nearest entries of the datastore, if they were asked for.
     """
 
     prediction: Prediction
     entities: list[ExplainedEntity]
     evidence: dict[int, WordEvidence]
     hidden: dict[int, np.ndarray]
+    around: dict[int, np.ndarray]
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Explainer:
     """Explains texts that were tagged together.
 
     tagging: of `split`; it has kept what was searched. predictions: one for each sentence of `split`.
-    neighbours: how many to show of each word.
+    neighbours: how many to show of each word. around: how many entries to name, shown or not.
     """
 
     predictions: Sequence[Prediction]
@@ -57,6 +59,7 @@ class Explainer:
     alignment: LabelAlignment
     settings: KnnSettings
     neighbours: int
+    around: int = 0
 
     def explain(self, also: Sequence[Sequence[int]]) -> Iterator[ExplainedText]:
         """Explain each text; `also`: for each of them, further words to give the evidence for.
@@ -69,11 +72,15 @@ class Explainer:
         ]
         evidence = self._evidence(words)
         for number, prediction in enumerate(self.predictions):
-            found = dict(next(evidence) for _ in words[number])
-            hidden = {word: state for word, (_, state) in found.items()}
-            why = {word: word_evidence for word, (word_evidence, _) in found.items()}
-            entities = self._entities(number, prediction, why)
-            yield ExplainedText(prediction, entities, why, hidden)
+            found = [next(evidence) for _ in words[number]]
+            why = {word.word: word for word, _, _ in found}
+            yield ExplainedText(
+                prediction,
+                self._entities(number, prediction, why),
+                why,
+                {word.word: hidden for word, hidden, _ in found},
+                {word.word: around for word, _, around in found},
+            )
 
     @staticmethod
     def _words(prediction: Prediction, further: Sequence[int]) -> list[int]:
@@ -82,8 +89,8 @@ class Explainer:
 
     def _evidence(
         self, words: Sequence[Sequence[int]]
-    ) -> Iterator[tuple[int, tuple[WordEvidence, np.ndarray]]]:
-        """(word, (its evidence, its hidden state)) for the words of all texts, in order."""
+    ) -> Iterator[tuple[WordEvidence, np.ndarray, np.ndarray]]:
+        """Evidence, hidden state and surrounding entries of the words of all texts, in order."""
         flat = [word for chosen in words for word in chosen]
         if not flat:
             return
@@ -109,35 +116,37 @@ class Explainer:
                 base[places[part]],
                 self.settings,
                 self.neighbours,
+                self.around,
             )
-            without_score, without = weighed.without.max(1)
-            states = queries.cpu().numpy()
-            for i, (word, row) in enumerate(zip(flat[part], rows[part], strict=True)):
-                yield (
-                    word,
-                    (
-                        WordEvidence(
-                            word,
-                            base=self.tagging.labels[self.tagging.base[row]],
-                            base_score=float(self.tagging.base_scores[row]),
-                            label=self.tagging.labels[self.tagging.knn[row]],
-                            score=float(self.tagging.knn_scores[row]),
-                            vote=self._vote(weighed.vote[i].tolist()),
-                            neighbours=[
-                                self._neighbour(*neighbour, sentences)
-                                for neighbour in zip(
-                                    weighed.entries[i].tolist(),
-                                    weighed.similarities[i].tolist(),
-                                    weighed.shares[i].tolist(),
-                                    strict=True,
-                                )
-                            ],
-                            without=self.tagging.labels[int(without[i])],
-                            without_score=float(without_score[i]),
-                        ),
-                        states[i],
-                    ),
-                )
+            states, around = queries.cpu().numpy(), weighed.entries[:, : self.around].numpy()
+            for place, (word, row) in enumerate(zip(flat[part], rows[part], strict=True)):
+                evidence = self._word(word, row, weighed, place, sentences)
+                yield evidence, states[place], around[place]
+
+    def _word(
+        self, word: int, row: int, weighed: Weighed, place: int, sentences: dict[int, dict]
+    ) -> WordEvidence:
+        """The evidence for a word, whose first piece is a row of the split and a place in `weighed`."""
+        labels, tagging = self.tagging.labels, self.tagging
+        without = int(weighed.without[place].argmax())
+        shares = weighed.shares[place].tolist()
+        neighbours = zip(
+            weighed.entries[place, : len(shares)].tolist(),
+            weighed.similarities[place, : len(shares)].tolist(),
+            shares,
+            strict=True,
+        )
+        return WordEvidence(
+            word,
+            base=labels[tagging.base[row]],
+            base_score=float(tagging.base_scores[row]),
+            label=labels[tagging.knn[row]],
+            score=float(tagging.knn_scores[row]),
+            vote=self._vote(weighed.vote[place].tolist()),
+            neighbours=[self._neighbour(*neighbour, sentences) for neighbour in neighbours],
+            without=labels[without],
+            without_score=float(weighed.without[place, without]),
+        )
 
     def _vote(self, shares: list[float]) -> dict[str, float]:
         by_label = zip(self.alignment.labels, shares, strict=True)

@@ -13,8 +13,8 @@ from knn_ner.retrieval.vote import vote, vote_weights
 class Weighed:
     """The neighbours of q tokens, best first, and what they had in the mix.
 
-    entries: (q, n) int64, of the datastore. similarities: (q, n) float32.
-    shares: (q, n) float64, as a part of the whole vote.
+    entries: (q, m) int64, of the datastore. similarities: (q, m) float32.
+    shares: (q, n) float64, of the first n <= m, as a part of the whole vote.
     vote: (q, L) P_knn.
     without: (q, L) the mix if those n were not in the datastore, so that with a finite k the next ones
         move up; the tagger alone if no entry is left.
@@ -34,16 +34,18 @@ def weigh(
     base: Tensor,
     settings: KnnSettings,
     shown: int,
+    around: int = 0,
 ) -> Weighed:
     """Search for q tokens and weigh their first `shown` neighbours, or the k that vote if these are fewer.
 
     hidden: (q, dim). base: (q, L), the tagger's distribution over the labels of `alignment`.
+    around: how many neighbours to return at least, whether they vote or not.
 
     Raises `UserError` as `Searcher.search` does.
     """
     temperature, k = settings.temperature, settings.k
     shown = min(shown, searcher.store.entries, k if k > 0 else shown)
-    found = searcher.search(hidden, k + shown if k > 0 else shown)
+    found = searcher.search(hidden, max(k + shown if k > 0 else shown, around))
     labels = alignment.vote_labels(searcher.neighbour_labels(found.indices))
     nothing_left = searcher.store.entries <= shown
     if k > 0:
@@ -67,8 +69,8 @@ def weigh(
             votes_without = alignment.votes(rest.softmax(1).float())
     base = base.to(votes.device)
     return Weighed(
-        found.indices[:, :shown].cpu(),
-        found.similarities[:, :shown].cpu(),
+        found.indices[:, : max(shown, around)].cpu(),
+        found.similarities[:, : max(shown, around)].cpu(),
         shares.cpu(),
         votes.cpu(),
         (base if nothing_left else interpolate(base, votes_without, settings.knn_weight)).cpu(),

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from knn_ner.data.corpus import Sentence
 from knn_ner.data.tags import OUTSIDE, scheme_of_labels
+from knn_ner.datastore import add_sentences
 from knn_ner.errors import UserError
 from knn_ner.inference.entities import (
     Entity,
@@ -197,10 +198,12 @@ class KnnTagger:
         neighbours: int = 8,
         settings: KnnSettings | None = None,
         also: Iterable[Iterable[int]] | None = None,
+        around: int = 0,
     ) -> Iterator[ExplainedText]:
         """`explain`, text by text, with the evidence for each word of an entity.
 
         also: for each text, further words to give the evidence for.
+        around: how many entries of the datastore to name around each word, shown or not.
 
         Raises `UserError` as `explain` does.
         """
@@ -222,6 +225,7 @@ class KnnTagger:
                 alignment,
                 chosen,
                 neighbours,
+                around,
             )
             yield from explainer.explain(wanted)
 
@@ -237,8 +241,6 @@ class KnnTagger:
             raise UserError(
                 "no datastore: give one to from_pretrained, as sentences are added to it"
             )
-        from knn_ner.datastore import add_sentences
-
         text = Text.of_words(words, self.tagger.encoding.joiner)
         with self._lock:
             (sentence_id,) = add_sentences(
