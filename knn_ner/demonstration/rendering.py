@@ -161,7 +161,7 @@ def _word(word: str, evidence: WordEvidence, palette: Palette, joiner: str) -> s
         f"<span>tagger {palette.label(evidence.base)} {evidence.base_score:.2f}</span>"
         f"<span>mix {palette.label(evidence.label)} {evidence.score:.2f}</span>"
         f"<span>vote {vote}</span></p>"
-        "<table><thead><tr><th>Similarity</th><th>Share of the vote</th><th>Label</th>"
+        "<table><thead><tr><th>Similarity</th><th>Vote share</th><th>Label</th>"
         f"<th>Stored sentence</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
