@@ -273,7 +273,7 @@ def served(page):
         app.close()
 
 
-def test_endpoints(served, contested):
+def test_endpoints(served, page, contested):
     address = served(allow_edit=False)
     from gradio_client import Client
 
@@ -281,6 +281,8 @@ def test_endpoints(served, contested):
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/tag"}
     problem, sides, *_ = client.predict(contested, 8, False, 0.1, 1.0, api_name="/tag")
     assert problem == "" and "Outlined" in sides
+    # Settings that are left out are where the sliders start.
+    assert client.predict(contested, api_name="/tag")[4] == page.answer(contested, 8, 0.1, 0.5).tags
     problem, *_ = client.predict("", 8, False, 0.1, 1.0, api_name="/tag")
     assert "error: no text found" in problem
     with pytest.raises(ValueError, match="add"):
