@@ -15,30 +15,30 @@ goes on with what was opened.
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from knn_ner.cli import Parser, add_run_arguments, run_main, say
-from knn_ner.data.corpus import Sentence
-from knn_ner.data.tags import scheme_of_labels
-from knn_ner.editing import (
-    add_sentences,
-    read_sentences,
-    relabel_sentence,
-    relabel_sentences,
-    remove_sentences,
-    tokenizer_of,
-)
+from knn_ner.cli import Parser, add_run_arguments, run_main
 from knn_ner.errors import UserError
 from knn_ner.inspection import counted, describe, show, verify
-from knn_ner.model.representations import choose_device
-from knn_ner.pipeline import load_for_datastore
 from knn_ner.retrieval.compaction import compact, merge
 from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.edit import remove_sentences
 from knn_ner.retrieval.folder import WAIT
-from knn_ner.retrieval.manifest import Manifest
+
+if TYPE_CHECKING:
+    from knn_ner.editing import add_sentences, relabel_sentence
 
 __all__ = ["add_sentences", "relabel_sentence", "remove_sentences"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: these take torch and transformers, and with them seconds; most commands do not.
+    if name in __all__:
+        from knn_ner import editing
+
+        return getattr(editing, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -126,40 +126,6 @@ def id_range(text: str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def show_ids(ids: Iterable[int]) -> str:
-    """Ids as `--ids` takes them: `3 17 20-30`."""
-    runs: list[list[int]] = []
-    for sentence_id in ids:
-        if runs and sentence_id == runs[-1][1] + 1:
-            runs[-1][1] = sentence_id
-        else:
-            runs.append([sentence_id, sentence_id])
-    return " ".join(f"{a}-{b}" if a < b else str(a) for a, b in runs)
-
-
-def add_file(settings: argparse.Namespace) -> str:
-    """`add`; returns what to print."""
-    path = Path(settings.datastore_path)
-    before = Manifest.read(path)
-    sentences = read_sentences(settings.file, scheme_of_labels(before.labels))
-    device = str(choose_device(settings.device))
-    tagger = load_for_datastore(settings.model_path, settings.max_length, path)
-    unseen = {tag for sentence in sentences for tag in sentence.tags} - set(tagger.labels)
-    if unseen:
-        say(f"the tagger lacks {', '.join(sorted(unseen))}: only neighbours can give these")
-    ids = add_sentences(
-        path,
-        tagger,
-        sentences,
-        settings.batch_size,
-        device,
-        precision=settings.precision,
-        workers=settings.workers,
-        wait=settings.wait,
-    )
-    return f"{path}: {counted(len(ids), 'sentence')} added, ids {show_ids(ids)}"
-
-
 def remove_ids(settings: argparse.Namespace) -> str:
     """`remove`; returns what to print."""
     path = Path(settings.datastore_path)
@@ -175,55 +141,16 @@ def remove_ids(settings: argparse.Namespace) -> str:
     return f"{path}: {counted(len(ids), 'sentence')} removed, with {counted(entries, 'entry')}"
 
 
-def relabel(settings: argparse.Namespace) -> str:
-    """`relabel`; returns what to print."""
-    path = Path(settings.datastore_path)
-    encoding, known = tokenizer_of(path, settings.model_path)
-    if settings.file:
-        sentences = read_sentences(settings.file, scheme_of_labels(encoding.labels))
-        changes = find_by_words(Datastore.open(path), sentences, settings.file)
-    else:
-        changes = {settings.id: settings.tags.split()}
-    count, entries = relabel_sentences(path, encoding, known, changes, settings.wait)
-    return (
-        f"{path}: {counted(count, 'sentence')} relabelled, with {counted(entries, 'entry')}; "
-        f"{len(changes) - count} had these tags already"
-    )
-
-
-def find_by_words(
-    store: Datastore, sentences: Sequence[Sentence], file: str
-) -> dict[int, list[str]]:
-    """The stored sentences with the words of these, and the tags that these have.
-
-    Raises `UserError`, with the line, for a sentence that is not stored, or is given with two taggings.
-    """
-    ids: dict[tuple[str, ...], list[int]] = {}
-    for stored in store.sentences():
-        ids.setdefault(tuple(stored["words"]), []).append(stored["id"])
-    changes: dict[int, list[str]] = {}
-    for sentence in sentences:
-        found = ids.get(tuple(sentence.words))
-        start = " ".join(sentence.words[:8]) + (" ..." if len(sentence.words) > 8 else "")
-        if not found:
-            raise UserError(f"{file}:{sentence.line}: {start!r} is no sentence of {store.path}")
-        for sentence_id in found:
-            if changes.setdefault(sentence_id, sentence.tags) != sentence.tags:
-                raise UserError(
-                    f"{file}:{sentence.line}: {start!r} is there twice, tagged otherwise"
-                )
-    return changes
-
-
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     settings = parse_arguments(argv)
-    if settings.command == "add":
-        print(add_file(settings))
+    if settings.command in ("add", "relabel"):
+        # Seconds, as above.
+        from knn_ner.labelled_files import add_file, relabel
+
+        print(add_file(settings) if settings.command == "add" else relabel(settings))
     elif settings.command == "remove":
         print(remove_ids(settings))
-    elif settings.command == "relabel":
-        print(relabel(settings))
     elif settings.command == "merge":
         merged = merge(settings.paths, settings.out)
         print(

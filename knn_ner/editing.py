@@ -5,33 +5,29 @@ change a store at once wait for each other.
 """
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
 
 from knn_ner.build_datastore import write_shard
-from knn_ner.data.corpus import Sentence, read_file
+from knn_ner.data.corpus import Sentence
 from knn_ner.data.encoding import IGNORED, Encoding, complete_labels
 from knn_ner.data.loading import sentence_chunks
 from knn_ner.data.tags import (
     ACCEPTED,
     OUTSIDE,
     Scheme,
-    detect_scheme,
-    iob1_to_bio,
     is_tag,
     position_and_type,
     scheme_of_labels,
     sort_labels,
 )
 from knn_ner.errors import UserError
-from knn_ner.model.backbone import load_tokenizer, tokenizer_hash
 from knn_ner.pipeline import LoadedTagger
 from knn_ner.retrieval.edit import Edit, NewLabels
 from knn_ner.retrieval.folder import WAIT
-from knn_ner.retrieval.manifest import Manifest
 
 # Words of the sentences whose pieces are held at once; they become one shard.
 SHARD_WORDS = 1 << 16
@@ -78,20 +74,6 @@ def add_sentences(
         before = edit.manifest.entries
         edit.commit("add", len(sentences), sum(r.live_entries for r in edit.shards) - before)
         return list(range(first, edit.next_sentence))
-
-
-def remove_sentences(path: str | Path, ids: Iterable[int], wait: float = WAIT) -> int:
-    """Remove sentences from a datastore by id; returns the number of entries removed.
-
-    Raises `UserError` for an unknown id, and if another process does not finish; nothing is removed.
-    """
-    ids = set(ids)
-    if not ids:
-        return 0
-    with Edit(path, wait) as edit:
-        sentences, entries = edit.remove(ids)
-        edit.commit("remove", sentences, entries)
-    return entries
 
 
 def relabel_sentence(
@@ -147,25 +129,6 @@ def relabel_sentences(
         return len(changed), entries
 
 
-def tokenizer_of(path: str | Path, model_path: str | Path) -> tuple[Encoding, dict]:
-    """What of a datastore's tagger relabelling needs: its encoding, and what is known of it.
-
-    The weights are not loaded: keys stay as they are.
-
-    Raises `UserError` when there is no datastore, no tokeniser, or it is not the store's.
-    """
-    path = Path(path)
-    manifest = Manifest.read(path)
-    tokenizer = load_tokenizer(model_path)
-    known = {"tokenizer": tokenizer_hash(tokenizer)}
-    manifest.check_made_with(path, known)
-    made_with = manifest.made_with
-    return (
-        Encoding(tokenizer, manifest.labels, made_with["piece_labels"], made_with["units"]),
-        known,
-    )
-
-
 def encoding_over(encoding: Encoding, labels: Sequence[str]) -> Encoding:
     """The same encoding over another label list."""
     return Encoding(encoding.tokenizer, labels, encoding.piece_labels, encoding.units)
@@ -183,29 +146,6 @@ def new_labels(
     types = {position_and_type(tag)[1] for tag in unseen}
     completed = complete_labels([*labels, *unseen])[len(labels) :]
     return [label for label in completed if position_and_type(label)[1] in types]
-
-
-def read_sentences(file: str | Path, scheme: Scheme) -> list[Sentence]:
-    """The sentences of a column file, for a datastore whose labels have this scheme.
-
-    IOB1 becomes BIO, as when a corpus is read.
-
-    Raises `UserError`, with the line, for a file that is none or has tags of another scheme.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise UserError(f"{file}: not found; give a file with a token and its tag on each line")
-    sentences = read_file(file)
-    if scheme.name == "BIO":
-        try:
-            found = detect_scheme(sentence.tags for sentence in sentences)
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from None
-        if found == "IOB1":
-            for sentence in sentences:
-                sentence.tags = iob1_to_bio(sentence.tags)
-    check_sentences(sentences, scheme, str(file))
-    return sentences
 
 
 def check_sentences(

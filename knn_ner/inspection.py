@@ -1,5 +1,6 @@
-"""What a datastore holds, and whether it is whole: `knn_ner.datastore info` and `verify`."""
+"""What a datastore holds, and whether it is whole: what `knn_ner.datastore` tells."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +15,17 @@ def counted(count: int, noun: str) -> str:
     """`1 entry`, `2 entries`."""
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{count} {noun if count == 1 else plural}"
+
+
+def show_ids(ids: Iterable[int]) -> str:
+    """Ids as `--ids` takes them: `3 17 20-30`."""
+    runs: list[list[int]] = []
+    for sentence_id in ids:
+        if runs and sentence_id == runs[-1][1] + 1:
+            runs[-1][1] = sentence_id
+        else:
+            runs.append([sentence_id, sentence_id])
+    return " ".join(f"{a}-{b}" if a < b else str(a) for a, b in runs)
 
 
 def verify(path: str | Path) -> str:

@@ -238,3 +238,17 @@ class Edit:
             f"{self.path}: no sentence {sentence_id}; ids were given from 0 to "
             f"{self.manifest.next_sentence - 1}, less what was removed since"
         )
+
+
+def remove_sentences(path: str | Path, ids: Iterable[int], wait: float = WAIT) -> int:
+    """Remove sentences from a datastore by id, in one commit; returns the number of entries removed.
+
+    Raises UserError for an unknown id, and as `Edit` does; then nothing is removed.
+    """
+    ids = set(ids)
+    if not ids:
+        return 0
+    with Edit(path, wait) as edit:
+        sentences, entries = edit.remove(ids)
+        edit.commit("remove", sentences, entries)
+    return entries
