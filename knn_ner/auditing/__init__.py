@@ -1,0 +1,1 @@
+"""Which stored labels look wrong: what speaks against each, the ranked list, and its pages."""
