@@ -25,9 +25,10 @@ PREFIXES = (
     f".{JOURNAL_FILE}.",
 )
 
-# Seconds that a change waits for another one to finish, and between two looks.
+# Seconds that a change waits for another one to finish, and between two looks: short, as a process that
+# makes one change after another frees the lock for moments.
 WAIT = 60.0
-LOOK_EVERY = 0.01
+LOOK_EVERY = 0.002
 
 
 def lock(path: Path, wait: float = 0.0) -> IO:
