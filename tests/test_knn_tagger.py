@@ -279,7 +279,7 @@ def test_settings_come_from_the_tuning_of_the_datastore(trained, datastore, tmp_
     assert tagger.similarity == "l2" and content["labels"]
     said = capfd.readouterr().err.splitlines()
     assert (
-        f"{copy}: k 7, temperature 0.2, knn_weight 0.3, l2 similarity, as tuned on dev before the "
+        f"{copy}: temperature 0.2, knn_weight 0.3, l2 similarity, as tuned on dev before the "
         "datastore was changed"
     ) in said
 

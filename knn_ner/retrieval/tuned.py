@@ -3,6 +3,7 @@
 They lie beside the manifest and are no part of it: tuning changes nothing that is stored.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,14 +30,12 @@ class Tuned:
     f1: float
     content_id: str
 
-    def describe(self, path: str | Path) -> str:
-        """What a user should know when these settings are used with the store in `path`, in one line."""
-        settings = self.settings
+    def describe(self, path: str | Path, used: Sequence[str]) -> str:
+        """What a user should know of the settings `used` with the store in `path`, in one line."""
         changed = Manifest.read(Path(path)).content_id != self.content_id
-        return (
-            f"{path}: k {settings.k}, temperature {settings.temperature:g}, knn_weight "
-            f"{settings.knn_weight:g}, {self.similarity} similarity, as tuned on dev"
-            + (" before the datastore was changed" if changed else "")
+        values = ", ".join(f"{name} {getattr(self.settings, name):g}" for name in used)
+        return f"{path}: {values}, {self.similarity} similarity, as tuned on dev" + (
+            " before the datastore was changed" if changed else ""
         )
 
 
@@ -99,7 +98,7 @@ def choose_settings(
             f"{Path(path) / TUNED_FILE}: tuned for similarity {tuned.similarity}, but {similarity} is "
             f"asked for; take the same, or give k, temperature and knn_weight"
         )
-    say(tuned.describe(path))
+    say(tuned.describe(path, missing))
     best = asdict(tuned.settings)
     settings = KnnSettings(**given | {name: best[name] for name in missing})
     return settings, tuned.similarity, "tuned"
