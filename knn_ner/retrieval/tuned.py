@@ -33,7 +33,11 @@ class Tuned:
     def describe(self, path: str | Path, used: Sequence[str]) -> str:
         """What a user should know of the settings `used` with the store in `path`, in one line."""
         changed = Manifest.read(Path(path)).content_id != self.content_id
-        values = ", ".join(f"{name} {getattr(self.settings, name):g}" for name in used)
+        shown = {
+            name: value if name == "k" else f"{value:g}"
+            for name, value in asdict(self.settings).items()
+        }
+        values = ", ".join(f"{name} {shown[name]}" for name in used)
         return f"{path}: {values}, {self.similarity} similarity, as tuned on dev" + (
             " before the datastore was changed" if changed else ""
         )
