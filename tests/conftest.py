@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+# No test may reach for the network. Read when huggingface_hub is imported, hence before the imports below.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 from get_labels import write_labels
 from knn_ner.cli import run_main
 from knn_ner.data.corpus import read_corpus
 from knn_ner.synthetic.corpus import write_corpus
 from knn_ner.synthetic.encoder import write_bert_encoder
-
-# No test may reach for the network; it is read when huggingface_hub is imported.
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 
