@@ -86,7 +86,7 @@ def audit(settings: argparse.Namespace) -> list[Finding]:
     words = StoredWords(store)
     lines = locate(corpus, words, store)
     groups = group_sentences(store)
-    with tqdm(unit="token", unit_scale=True, desc="audit") as progress:
+    with tqdm(unit="piece", unit_scale=True, desc="audit") as progress:
         evidence = gather_evidence(tagger, searcher, groups, knn, progress)
     places = rank(evidence, words, tagger, corpus.scheme.name, settings.limit)
     findings = describe(places, evidence, words, lines, corpus, tagger, searcher, groups, knn)

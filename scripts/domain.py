@@ -250,7 +250,7 @@ def lines_of(study: Study, rows: list[dict]) -> list[dict[str, str]]:
                 "datastore": " + ".join(in_store) if with_store else "none",
                 "k": f"{best['k']}" if with_store else "",
                 "temperature": f"{best['temperature']:g}" if with_store else "",
-                "knn_weight": f"{best['knn_weight']:.2f}" if with_store else "",
+                "knn_weight": f"{best['knn_weight']:.4g}" if with_store else "",
             }
             names = ("train s", "store s", "tune s", "all s", "processor s")
             numbers = (*clock, sum(clock), processor)
