@@ -4,12 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from store_factory import LABELS, random_entries, write_store
 from transformers import pipeline
 
 from knn_ner import KnnTagger, infer
@@ -17,9 +19,11 @@ from knn_ner.data.corpus import read_corpus
 from knn_ner.data.text import split_words
 from knn_ner.errors import UserError
 from knn_ner.inference.entities import find_entities
+from knn_ner.inference.neighbours import weigh
 from knn_ner.inference.texts import Text
 from knn_ner.model.backbone import load_encoder, load_tokenizer, save_tagger
-from knn_ner.retrieval.interpolation import KnnSettings
+from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment
+from knn_ner.retrieval.search import ExactSearch
 from knn_ner.synthetic.encoder import write_character_encoder
 
 VOTE = KnnSettings(k=32, temperature=0.1, knn_weight=0.45)
@@ -125,6 +129,25 @@ def test_one_or_many_of_texts_or_words(tagger, sentences):
     assert predict([[], "", words[0]]) == [[], [], many[0]]
 
 
+def test_a_text_longer_than_the_encoder_reads(tagger, sentences):
+    text = "\n\n".join(" ".join(s.words) for s in sentences)
+    assert len(tagger.tagger.tokenizer(text)["input_ids"]) > 3 * tagger.tagger.max_length
+    entities = tagger.predict(text)
+    apart = [entity for found in tagger.predict(text.split("\n\n")) for entity in found]
+    assert len(entities) > 0.7 * len(apart)
+    assert max(entity.end for entity in entities) > 0.9 * len(text)
+    for entity in entities:
+        words = [word for s in sentences for word in s.words][slice(*entity.words)]
+        assert text[entity.start : entity.end].split() == entity.text.split() == words
+
+
+def test_several_threads(tagger, sentences):
+    texts = [[s.words for s in sentences[start : start + 10]] for start in range(0, 60, 10)]
+    alone = [rounded(tagger.predict(part)) for part in texts]
+    with ThreadPoolExecutor(4) as pool:
+        assert [rounded(found) for found in pool.map(tagger.predict, texts)] == alone
+
+
 def test_chinese_characters(character_tagger):
     text = "我爱 北京😀e\u0301\u3000天安门\n"
     entities = character_tagger.predict(text)
@@ -219,6 +242,24 @@ def test_explanations_against_neighbours_looked_up_by_hand(tagger, sentences, vo
             assert why.without == labels[mixed.argmax()]
             checked += 1
     assert checked > 20
+
+
+@pytest.mark.parametrize("k", [2, 5, -1])
+def test_without_any_neighbour_left_the_tagger_alone_answers(tmp_path, k):
+    keys, labels = random_entries(3)
+    searcher = ExactSearch(write_store(tmp_path / "store", keys, labels))
+    alignment = LabelAlignment(LABELS, LABELS)
+    base = torch.tensor([[0.5, 0.2, 0.1, 0.1, 0.1]])
+    vote = KnnSettings(k, temperature=0.1, knn_weight=0.5)
+    weighed = weigh(searcher, alignment, torch.from_numpy(keys[:1]), base, vote, shown=8)
+    assert weighed.entries.shape[1] == weighed.shares.shape[1] == (2 if k == 2 else 3)
+    assert weighed.shares.sum() == pytest.approx(1)
+    if k == 2:
+        # One entry is left, which would be the only neighbour.
+        label = labels[({0, 1, 2} - set(weighed.entries[0].tolist())).pop()]
+        assert weighed.without[0, label] == pytest.approx(0.5 + 0.5 * base[0, label])
+    else:
+        assert torch.equal(weighed.without, base)
 
 
 def test_what_explain_says_of_an_entity(tagger, sentences):

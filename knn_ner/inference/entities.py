@@ -6,6 +6,8 @@ from typing import Any
 
 from knn_ner.evaluation.spans import word_spans
 from knn_ner.inference.texts import Text
+from knn_ner.pipeline import Split
+from knn_ner.tagging import Tagging
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,16 @@ def overlapping(entity: Entity, others: Iterable[Entity]) -> tuple[Entity, ...]:
     return tuple(other for other in others if entity.overlaps(other))
 
 
-def with_base(entities: Iterable[Entity], base: Sequence[Entity]) -> list[Entity]:
-    """Entities of the mix with what the tagger alone finds there."""
-    return [replace(entity, base=overlapping(entity, base)) for entity in entities]
+def predictions_of(texts: Sequence[Text], split: Split, tagging: Tagging) -> list[Prediction]:
+    """What was found in each of the texts that were tagged as `split`."""
+    tags = split.decoder.sentences(tagging.knn)
+    base_tags = split.decoder.sentences(tagging.base)
+    scores = tagging.scores
+    predictions = []
+    for number, text in enumerate(texts):
+        rows = split.first_rows[number] + split.encoded[number].first_piece
+        entities = find_entities(text, tags[number], scores[rows], split.scheme)
+        base = find_entities(text, base_tags[number], tagging.base_scores[rows], split.scheme)
+        found = [replace(entity, base=overlapping(entity, base)) for entity in entities]
+        predictions.append(Prediction(text, tags[number], base_tags[number], found, base))
+    return predictions

@@ -203,7 +203,7 @@ class Explainer:
         first, last = self.split.first_rows[number : number + 2]
         labels = self.tagging.knn[first:last].copy()
         first_piece = self.split.encoded[number].first_piece
-        scores = self.tagging.scores[first:last][first_piece].tolist()
+        scores = self.tagging.scores[first + first_piece].tolist()
         for word in words:
             labels[first_piece[word.word]] = self.tagging.labels.index(word.without)
             scores[word.word] = word.without_score

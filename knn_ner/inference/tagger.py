@@ -17,13 +17,7 @@ from knn_ner.data.corpus import Sentence
 from knn_ner.data.tags import OUTSIDE, scheme_of_labels
 from knn_ner.datastore import add_sentences
 from knn_ner.errors import UserError
-from knn_ner.inference.entities import (
-    Entity,
-    ExplainedEntity,
-    Prediction,
-    find_entities,
-    with_base,
-)
+from knn_ner.inference.entities import Entity, ExplainedEntity, Prediction, predictions_of
 from knn_ner.inference.explanation import ExplainedText, Explainer
 from knn_ner.inference.texts import Text, is_one, read_text
 from knn_ner.model.representations import choose_device
@@ -317,18 +311,3 @@ class KnnTagger:
                 workers=self.workers,
             )
         return split, tagging
-
-
-def predictions_of(texts: Sequence[Text], split: Split, tagging: Tagging) -> list[Prediction]:
-    """What was found in each of the texts that were tagged as `split`."""
-    tags = split.decoder.sentences(tagging.knn)
-    base_tags = split.decoder.sentences(tagging.base)
-    predictions = []
-    for number, text in enumerate(texts):
-        rows = split.first_rows[number] + split.encoded[number].first_piece
-        entities = find_entities(text, tags[number], tagging.scores[rows], split.scheme)
-        base = find_entities(text, base_tags[number], tagging.base_scores[rows], split.scheme)
-        predictions.append(
-            Prediction(text, tags[number], base_tags[number], with_base(entities, base), base)
-        )
-    return predictions
