@@ -4,6 +4,7 @@
 #   bash scripts/reproduce.sh weibo_zh bert/conll_bert_large      rows: all, a dataset, a folder of scripts
 #   SEEDS="0 1 2" bash scripts/reproduce.sh all
 #   bash scripts/reproduce.sh weibo_zh -- --device cuda           flags that all three scripts take
+#   TRAIN_FLAGS="--max_epochs 3" bash scripts/reproduce.sh all    flags of the training alone
 #
 # What is finished is skipped, and the same command goes on where an earlier one was interrupted. A row that
 # fails is reported at the end, with exit code 1. OUTPUTS (default outputs) takes everything; SETTINGS and the
@@ -38,7 +39,8 @@ steps() {
     if [ -d "$save_path/model" ] && [ ! -f "$save_path/settings.json" ]; then
         echo "$save_path/model: not trained here, taken as it is" >&2
     else
-        bash "$root/$folder/only_ner.sh" --resume "$@" || return
+        # shellcheck disable=SC2086  # words, as a command line has them
+        bash "$root/$folder/only_ner.sh" --resume ${TRAIN_FLAGS:-} "$@" || return
     fi
     bash "$root/$folder/find_knn.sh" "$@" && bash "$root/$folder/knn_ner.sh" "$@"
 }

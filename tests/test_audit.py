@@ -95,7 +95,9 @@ def test_what_is_written(noisy, tmp_path, capfd):
         first = f"{sentence.words[place.start]} {sentence.tags[place.start]}"
         assert lines[int(row["line"]) - 1] == first
         assert f"[{row['words']}]" in row["context"]
-        assert len(row["suggested"].split()) == len(row["words"].split())
+        suggested = row["suggested"].split()
+        assert len(suggested) == place.stop - place.start and suggested != row["given"].split()
+        assert BMES.count_malformed(suggested) <= 2  # at the two ends, where the sentence goes on
         # A neighbour is never of the same sentence.
         assert " ".join(sentence.words) not in row["neighbours"].replace("[", "").replace("]", "")
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ from knn_ner.data.decoding import WordDecoder
 from knn_ner.data.encoding import IGNORED, Encoding
 from knn_ner.evaluation.spans import word_spans
 from knn_ner.pipeline import LoadedTagger
+from knn_ner.preparation.conversion import from_bio, to_bio
 from knn_ner.retrieval.datastore import Datastore
 
 
@@ -19,7 +20,7 @@ class Place:
 
     sentence: the id of the stored sentence. first, last: its words, from 0, ends included.
     score: of the worst word; entry: the worst word piece of that.
-    suggested: the tags of these words as the mix of neighbours and tagger has them.
+    suggested: the tags of these words as the mix of neighbours and tagger has them, well-formed.
     """
 
     sentence: int
@@ -125,7 +126,13 @@ def rank(
         entry = worst[here[score[here].argmax()]]
         start = words.first_word[number]
         first, last = int(here[0] - start), int(here[-1] - start)
-        tags = suggest(evidence, words, encoding, number, entry)
+        given = words.sentences[number]["tags"][first : last + 1]
+        # A word's first piece decides its tag: if another piece is the worst, all of them change.
+        for changed in (np.array([entry]), np.flatnonzero(words.of_entry == words.of_entry[entry])):
+            tags = suggest(evidence, words, encoding, number, changed)
+            tags = from_bio(to_bio(tags, scheme), scheme.lower())[first : last + 1]
+            if tags != given:
+                break
         places.append(
             Place(
                 words.sentences[number]["id"],
@@ -133,20 +140,22 @@ def rank(
                 last,
                 float(score[here].max()),
                 int(entry),
-                tags[first : last + 1],
+                tags,
             )
         )
     return places
 
 
 def suggest(
-    evidence: Evidence, words: StoredWords, encoding: Encoding, number: int, entry: int
+    evidence: Evidence, words: StoredWords, encoding: Encoding, number: int, changed: np.ndarray
 ) -> list[str]:
-    """The tags of a sentence by what is likeliest for each entry; at `entry` not the stored label."""
+    """The tags of a sentence by what is likeliest for each entry; for `changed` not the stored label."""
     sentence = words.sentences[number]
     entries = np.arange(words.first_entry[number], words.first_entry[number + 1])
     encoded = encoding.encode([Sentence(sentence["words"], sentence["tags"])])
     rows = np.zeros(len(encoded[0]), np.int64)
-    likeliest = np.where(entries == entry, evidence.rival[entries], evidence.likeliest[entries])
+    likeliest = evidence.likeliest[entries]
+    there = np.isin(entries, changed)
+    likeliest[there] = evidence.rival[entries[there]]
     rows[encoded[0].labels != IGNORED] = likeliest
     return WordDecoder(encoded, encoding.labels).sentences(rows)[0]

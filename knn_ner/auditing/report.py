@@ -134,8 +134,8 @@ def _card(rank: int, found: Finding) -> str:
     place = range(found.first, found.last + 1)
     rows = "".join(
         f"<tr><td>{escape(found.words[word])}</td>"
-        f'<td><mark class="given">{escape(found.tags[word])}</mark></td>'
-        f"<td>{_wanted(found.tags[word], suggested)}</td></tr>"
+        f"<td>{_tag(found.tags[word], suggested, 'given')}</td>"
+        f"<td>{_tag(suggested, found.tags[word], 'wanted')}</td></tr>"
         for word, suggested in zip(place, found.suggested, strict=True)
     )
     copies = ""
@@ -157,10 +157,9 @@ def _card(rank: int, found: Finding) -> str:
     )
 
 
-def _wanted(given: str, suggested: str) -> str:
-    if given == suggested:
-        return f'<span class="soft">{escape(suggested)}</span>'
-    return f'<mark class="wanted">{escape(suggested)}</mark>'
+def _tag(tag: str, other: str, kind: str) -> str:
+    """A tag, marked where it differs from the other."""
+    return f'<mark class="{kind}">{escape(tag)}</mark>' if tag != other else escape(tag)
 
 
 def _neighbours(neighbours: Sequence[Neighbour]) -> str:
