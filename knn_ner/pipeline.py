@@ -142,11 +142,21 @@ def word_rule(tagger: LoadedTagger, store: Datastore | None = None) -> str:
 
 
 def fitting_length(model: PreTrainedModel, max_length: int) -> int:
-    """`max_length`, or what the encoder has positions for if that is less, which is said."""
+    """`max_length`, or what the encoder has positions for if that is less, which is said.
+
+    So is another length than in training, since positions that training never reached are random in
+    an encoder that was trained from nothing.
+    """
     room = longest_input(model)
     if max_length > room:
         say(f"--max_length {max_length}: the encoder has {room} positions, {room} are used")
-    return min(max_length, room)
+    length = min(max_length, room)
+    trained = (getattr(model.config, CONFIG_KEY, None) or {}).get("max_length", length)
+    if trained != length:
+        say(
+            f"warning: --max_length {length}, but the tagger was trained with --max_length {trained}"
+        )
+    return length
 
 
 @dataclass

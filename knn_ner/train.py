@@ -174,9 +174,10 @@ def train(settings: argparse.Namespace) -> dict:
         "units": units,
         "piece_labels": settings.piece_labels,
         "word_rule": detect_word_rule((s.words for s in corpus.splits["train"]), units),
+        "max_length": fitting_length(model, settings.max_length),
     }
     setattr(model.config, CONFIG_KEY, made)
-    tagger = LoadedTagger(model, tokenizer, encoding, fitting_length(model, settings.max_length))
+    tagger = LoadedTagger(model, tokenizer, encoding, made["max_length"])
     splits = {split: make_split(corpus, split, encoding) for split in corpus.splits}
 
     data = TaggingData(

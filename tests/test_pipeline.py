@@ -227,12 +227,15 @@ def test_skipping_changes_no_tag(paths, tmp_path, k, knn_weight, similarity):
     assert searching["searched_tokens"] == searching["tokens"] >= skipping["searched_tokens"]
 
 
-def test_long_sentences_go_through_windows(run, paths, tmp_path, trained, datastore):
+def test_long_sentences_go_through_windows(run, paths, tmp_path, trained, datastore, capfd):
     """Windows of twelve pieces: another datastore and other tags, but the same words and gold entities."""
     line = (*paths, "--datastore_path", tmp_path / "store", "--max_length", 12)
     built = run_in_process(build_datastore, build_datastore.build_datastore, *line)
     assert built["entries"] == Datastore.open(datastore).entries
     results = run_in_process(infer, infer.infer, *line, "--save_path", tmp_path, *VOTE)
+    assert "warning: --max_length 12, but the tagger was trained with --max_length 512" in (
+        capfd.readouterr().err
+    )
     support = sum(counts["support"] for counts in results["knn"]["per_type"].values())
     plain = json.loads((trained / "train_results.json").read_text())
     assert support == sum(counts["support"] for counts in plain["test"]["per_type"].values())
