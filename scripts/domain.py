@@ -31,7 +31,11 @@ from knn_ner.evaluation.metrics import percentages
 from knn_ner.evaluation.spans import word_spans
 from knn_ner.files import read_json, write_json, write_text
 from knn_ner.labelled_files import add_file
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.edit import remove_sentences
 
+# Without training: the target's sentences beside the source's in the datastore, or in their place.
+ADDED = ("added", "swapped")
 RETRAIN = ("both", "alone")
 CLASSES = ("all", "shared", "new")
 
@@ -110,17 +114,23 @@ def train_on(study: Study, corpus: Path, run: Path) -> dict[str, dict[str, float
     return seconds | {"store": build}
 
 
-def add_target(study: Study, target: str, run: Path) -> dict[str, dict[str, float]]:
-    """Put a copy of the source's datastore into `run` and add the target's training split to it."""
-    source = study.save_path / study.source
-    path = split_path(study.data / target, study.file_name, "train")
-    add = ["add", "--datastore_path", str(run / "datastore"), "--file", str(path)]
+def add_target(study: Study, target: str, run: Path, swap: bool) -> dict[str, dict[str, float]]:
+    """Put a copy of the source's datastore into `run` and add the target's training split to it.
+
+    swap: remove the source's sentences again, so that the target's alone are left.
+    """
+    source, path = study.save_path / study.source, run / "datastore"
+    added = split_path(study.data / target, study.file_name, "train")
+    add = ["add", "--datastore_path", str(path), "--file", str(added)]
     model = ["--model_path", str(source / "model")]
 
     def copy_and_add() -> None:
-        shutil.rmtree(run / "datastore", ignore_errors=True)
-        shutil.copytree(source / "datastore", run / "datastore")
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(source / "datastore", path)
+        before = Datastore.open(path).stored_sentences.tolist()
         say(add_file(datastore.parse_arguments([*add, *model, *study.common])))
+        if swap:
+            remove_sentences(path, before)
 
     return {"store": timed(run / "store_seconds.json", copy_and_add)}
 
@@ -202,28 +212,30 @@ def f1_by_class(predictions: Path, shared: Iterable[str]) -> dict[str, dict[str,
 def run_target(study: Study, target: str, retrain: list[str]) -> list[dict]:
     """The runs of a target domain that are asked for or finished; returns their rows."""
     rows = []
-    for how in ("added", *RETRAIN):
+    for how in (*ADDED, *RETRAIN):
         run = study.save_path / target / how
         key = study.key(target)
         record = run / "row.json"
         row = read_json(record) if record.is_file() else {}
         finished = row.get("key") == key
-        if not finished and how not in ("added", *retrain):
+        if not finished and how not in (*ADDED, *retrain):
             continue
         if not finished:
             say(f"\n== {target}: {how}")
             begin(run, key)
-            if how == "added":
+            if how in ADDED:
                 trained_on, model = [study.source], study.save_path / study.source / "model"
-                seconds = add_target(study, target, run)
+                stored = [target] if how == "swapped" else [study.source, target]
+                seconds = add_target(study, target, run, swap=how == "swapped")
             else:
                 corpus = study.data / target
                 trained_on, model = [target], run / "model"
                 if how == "both":
                     corpus, trained_on = run.with_name("both_corpus"), [study.source, target]
                     join_corpora(study, target, corpus)
+                stored = trained_on
                 seconds = train_on(study, corpus, run)
-            row = {"key": key, "domain": target, "trained_on": trained_on}
+            row = {"key": key, "domain": target, "trained_on": trained_on, "stored": stored}
             measured = measure(study, target, run, model)
             measured["seconds"] = seconds | measured["seconds"]
             row |= measured
@@ -233,12 +245,13 @@ def run_target(study: Study, target: str, retrain: list[str]) -> list[dict]:
 
 
 def lines_of(study: Study, rows: list[dict]) -> list[dict[str, str]]:
-    """Two lines of the table for each row: the tagger alone, and with the datastore."""
+    """Two lines of the table for each row: the tagger alone, unless it has one already, and with kNN."""
     lines = []
+    shown = set()
     for row in rows:
         seconds, best = row["seconds"], row["best"]
-        in_store = dict.fromkeys([*row["trained_on"], row["domain"]])
-        for name in ("base", "knn"):
+        tagger = (row["domain"], *row["trained_on"])
+        for name in ("knn",) if tagger in shown else ("base", "knn"):
             with_store = name == "knn"
             steps = [seconds.get("train")]
             steps += [seconds["store"], seconds["tune"]] if with_store else [None, None]
@@ -247,7 +260,7 @@ def lines_of(study: Study, rows: list[dict]) -> list[dict[str, str]]:
             line = {
                 "domain": row["domain"],
                 "trained on": " + ".join(row["trained_on"]),
-                "datastore": " + ".join(in_store) if with_store else "none",
+                "datastore": " + ".join(row["stored"]) if with_store else "none",
                 "k": f"{best['k']}" if with_store else "",
                 "temperature": f"{best['temperature']:g}" if with_store else "",
                 "knn_weight": f"{best['knn_weight']:.4g}" if with_store else "",
@@ -259,6 +272,7 @@ def lines_of(study: Study, rows: list[dict]) -> list[dict[str, str]]:
                 f1 = row[name][each]
                 line[f"F1 {each}"] = "" if f1 is None else f"{f1:.2f}"
             lines.append(line)
+        shown.add(tagger)
     return lines
 
 
