@@ -30,13 +30,12 @@ from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_
 from knn_ner.data.corpus import Corpus, read_corpus
 from knn_ner.errors import UserError
 from knn_ner.files import write_text
-from knn_ner.infer import add_retrieval_arguments
-from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import LoadedTagger, load_for_datastore, show_corpus
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.interpolation import KnnSettings
-from knn_ner.retrieval.search import ExactSearch, Searcher
+from knn_ner.retrieval.search import Searcher
 from knn_ner.retrieval.vote import vote_weights
+from knn_ner.search_arguments import add_retrieval_arguments, searcher_for
 
 # Shown of a finding: its nearest neighbours, copies that differ, and labels of a distribution.
 SHOWN = 8
@@ -82,7 +81,7 @@ def audit(settings: argparse.Namespace) -> list[Finding]:
     show_corpus(corpus)
     tagger = load_for_datastore(settings.model_path, settings.max_length, settings.datastore_path)
     store = Datastore.open(settings.datastore_path)
-    searcher = ExactSearch(store, settings.similarity, choose_device(settings.device))
+    searcher = searcher_for(store, settings)
     words = StoredWords(store)
     lines = locate(corpus, words, store)
     groups = group_sentences(store)

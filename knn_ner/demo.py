@@ -14,8 +14,8 @@ from typing import Any
 
 from knn_ner.cli import Parser, add_run_arguments, run_main, say
 from knn_ner.errors import UserError
-from knn_ner.infer import add_retrieval_arguments
 from knn_ner.inference.tagger import KnnTagger
+from knn_ner.search_arguments import add_retrieval_arguments
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 

@@ -14,11 +14,11 @@ from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_
 from knn_ner.data.corpus import SPLITS, Corpus, read_corpus
 from knn_ner.data.tags import scheme_of_labels
 from knn_ner.files import write_text
-from knn_ner.infer import add_retrieval_arguments, add_vote_arguments
 from knn_ner.inference.tagger import KnnTagger
 from knn_ner.pipeline import show_corpus
 from knn_ner.report.cases import OUTCOMES, CaseWriter, extents_of
 from knn_ner.report.page import build_page
+from knn_ner.search_arguments import add_retrieval_arguments, add_vote_arguments
 
 # Entries of the datastore that a map shows.
 ON_THE_MAP = 32

@@ -19,50 +19,9 @@ from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import Split, load, make_split, show_corpus
 from knn_ner.retrieval.interpolation import KnnSettings
 from knn_ner.retrieval.manifest import Manifest
-from knn_ner.retrieval.search import ExactSearch
-from knn_ner.retrieval.similarity import SIMILARITIES
 from knn_ner.retrieval.tuned import choose_settings
+from knn_ner.search_arguments import add_retrieval_arguments, add_vote_arguments, searcher_for
 from knn_ner.tagging import Tagging, open_datastore, tag
-
-
-def add_retrieval_arguments(
-    parser: argparse.ArgumentParser, similarity: str | None = "cosine", required: bool = True
-) -> None:
-    """What to search, for commands that retrieve; `similarity` is the default.
-
-    required: whether there has to be a datastore.
-    """
-    parser.add_argument(
-        "--model_path", required=True, metavar="S/model", help="the tagger: a folder or a hub name"
-    )
-    parser.add_argument(
-        "--datastore_path",
-        required=required,
-        metavar="P",
-        help="the datastore" + ("" if required else "; without one, the tagger alone answers"),
-    )
-    parser.add_argument(
-        "--similarity",
-        choices=SIMILARITIES,
-        default=similarity,
-        help="of two hidden states; l2 is minus the squared Euclidean distance"
-        + ("" if similarity else " (if not given: as tuned, else cosine)"),
-    )
-
-
-def add_vote_arguments(
-    parser: argparse.ArgumentParser, elsewhere: str = "or tuned for the datastore"
-) -> argparse._ArgumentGroup:
-    """The paper's three settings; `elsewhere` says where they come from if they are not given."""
-    vote = parser.add_argument_group(f"the vote (each of the three here, {elsewhere})")
-    vote.add_argument("--k", "--topk", type=int, help="neighbours; -1: every stored token votes")
-    vote.add_argument(
-        "--temperature", "--link_temperature", type=float, help="T of exp(similarity / T)"
-    )
-    vote.add_argument(
-        "--knn_weight", "--link_ratio", type=float, help="of the neighbours' vote, from 0 to 1"
-    )
-    return vote
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -132,7 +91,7 @@ def infer(settings: argparse.Namespace) -> dict:
     tagger = load(settings.model_path, settings.max_length, corpus, labels)
     store = open_datastore(settings.datastore_path, tagger)
     device = choose_device(settings.device)
-    searcher = ExactSearch(store, settings.similarity, device)
+    searcher = searcher_for(store, settings)
     split = make_split(corpus, settings.split, tagger.encoding_with([*store.labels, *labels]))
     with tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="infer") as progress:
         tagging = tag(

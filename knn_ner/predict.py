@@ -22,9 +22,9 @@ from knn_ner.data.corpus import DOCUMENT_START, columns_of, decode_lines
 from knn_ner.data.tags import is_tag
 from knn_ner.errors import UserError
 from knn_ner.files import writing
-from knn_ner.infer import add_retrieval_arguments, add_vote_arguments
 from knn_ner.inference.entities import Prediction
 from knn_ner.inference.tagger import TEXTS_AT_ONCE, KnnTagger
+from knn_ner.search_arguments import add_retrieval_arguments, add_vote_arguments
 
 STANDARD_INPUT = "-"
 

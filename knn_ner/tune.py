@@ -29,14 +29,14 @@ from knn_ner.errors import UserError
 from knn_ner.evaluation.spans import SpanCounter
 from knn_ner.evaluation.sweep import WeightCurve, WeightSweep
 from knn_ner.files import write_json, write_text
-from knn_ner.infer import add_retrieval_arguments
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment
 from knn_ner.retrieval.manifest import Manifest
-from knn_ner.retrieval.search import ExactSearch, Searcher, check_k
+from knn_ner.retrieval.search import Searcher, check_k
 from knn_ner.retrieval.tuned import save_tuned
 from knn_ner.retrieval.vote import vote_prefixes
+from knn_ner.search_arguments import add_retrieval_arguments, searcher_for
 from knn_ner.tagging import CHUNK_ROWS, open_datastore
 
 GRID_K = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -235,7 +235,7 @@ def tune(settings: argparse.Namespace) -> dict:
     labels = [*labels, *other_positions(corpus.splits["dev"], labels)]
     tagger = load(settings.model_path, settings.max_length, corpus, labels)
     store = open_datastore(settings.datastore_path, tagger)
-    searcher = ExactSearch(store, settings.similarity, choose_device(settings.device))
+    searcher = searcher_for(store, settings)
     split = make_split(corpus, "dev", tagger.encoding_with([*store.labels, *labels]))
     seconds = {"encode": 0.0, "search": 0.0}
     retrieved = retrieve(tagger, split, searcher, settings, seconds)

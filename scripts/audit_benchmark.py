@@ -31,7 +31,7 @@ from knn_ner.files import write_text
 from knn_ner.pipeline import load_for_datastore
 from knn_ner.preparation.conversion import from_bio
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.search import ExactSearch
+from knn_ner.retrieval.exact import ExactSearch
 
 KINDS = ("type", "boundary", "missing")
 FIRST = (100, 200, 500)

@@ -18,7 +18,7 @@ from knn_ner.data.corpus import read_corpus
 from knn_ner.data.tags import BMES
 from knn_ner.evaluation.spans import word_spans
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.search import ExactSearch
+from knn_ner.retrieval.exact import ExactSearch
 from scripts import audit_benchmark
 
 

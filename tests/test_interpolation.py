@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from store_factory import write_store
 
 from knn_ner.errors import UserError
+from knn_ner.retrieval.exact import ExactSearch
 from knn_ner.retrieval.interpolation import (
     KnnSettings,
     LabelAlignment,
@@ -17,7 +18,6 @@ from knn_ner.retrieval.interpolation import (
     needs_search,
     predict,
 )
-from knn_ner.retrieval.search import ExactSearch
 
 
 @pytest.mark.parametrize("batch", [1, 7, 40])

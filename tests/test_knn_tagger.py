@@ -22,8 +22,8 @@ from knn_ner.inference.entities import find_entities
 from knn_ner.inference.neighbours import weigh
 from knn_ner.inference.texts import Text
 from knn_ner.model.backbone import load_encoder, load_tokenizer, save_tagger
+from knn_ner.retrieval.exact import ExactSearch
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment
-from knn_ner.retrieval.search import ExactSearch
 from knn_ner.synthetic.encoder import write_character_encoder
 
 VOTE = KnnSettings(k=32, temperature=0.1, knn_weight=0.45)

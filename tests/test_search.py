@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from store_factory import LABELS, random_entries, write_store
 
 from knn_ner.errors import UserError
-from knn_ner.retrieval.search import ExactSearch, Searcher
+from knn_ner.retrieval.exact import ExactSearch
+from knn_ner.retrieval.search import Searcher
 from knn_ner.retrieval.vote import vote, vote_prefixes
 
 SIMILARITIES = ["cosine", "l2"]

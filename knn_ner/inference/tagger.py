@@ -23,8 +23,9 @@ from knn_ner.inference.texts import Text, is_one, read_text
 from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import LoadedTagger, Split, load_alone, load_for_datastore, word_rule
 from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.exact import ExactSearch
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment
-from knn_ner.retrieval.search import ExactSearch, Searcher
+from knn_ner.retrieval.search import Searcher
 from knn_ner.retrieval.tuned import choose_settings
 from knn_ner.tagging import Tagging, tag
 

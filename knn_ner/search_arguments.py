@@ -1,0 +1,54 @@
+"""What the commands that retrieve share: their flags, and the index that these ask for."""
+
+import argparse
+
+from knn_ner.model.representations import choose_device
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.exact import ExactSearch
+from knn_ner.retrieval.search import Searcher
+from knn_ner.retrieval.similarity import SIMILARITIES
+
+
+def add_retrieval_arguments(
+    parser: argparse.ArgumentParser, similarity: str | None = "cosine", required: bool = True
+) -> None:
+    """What to search, for commands that retrieve; `similarity` is the default.
+
+    required: whether there has to be a datastore.
+    """
+    parser.add_argument(
+        "--model_path", required=True, metavar="S/model", help="the tagger: a folder or a hub name"
+    )
+    parser.add_argument(
+        "--datastore_path",
+        required=required,
+        metavar="P",
+        help="the datastore" + ("" if required else "; without one, the tagger alone answers"),
+    )
+    parser.add_argument(
+        "--similarity",
+        choices=SIMILARITIES,
+        default=similarity,
+        help="of two hidden states; l2 is minus the squared Euclidean distance"
+        + ("" if similarity else " (if not given: as tuned, else cosine)"),
+    )
+
+
+def add_vote_arguments(
+    parser: argparse.ArgumentParser, elsewhere: str = "or tuned for the datastore"
+) -> argparse._ArgumentGroup:
+    """The paper's three settings; `elsewhere` says where they come from if they are not given."""
+    vote = parser.add_argument_group(f"the vote (each of the three here, {elsewhere})")
+    vote.add_argument("--k", "--topk", type=int, help="neighbours; -1: every stored token votes")
+    vote.add_argument(
+        "--temperature", "--link_temperature", type=float, help="T of exp(similarity / T)"
+    )
+    vote.add_argument(
+        "--knn_weight", "--link_ratio", type=float, help="of the neighbours' vote, from 0 to 1"
+    )
+    return vote
+
+
+def searcher_for(store: Datastore, settings: argparse.Namespace) -> Searcher:
+    """The index over a datastore that the flags of `add_retrieval_arguments` ask for."""
+    return ExactSearch(store, settings.similarity, choose_device(settings.device))
