@@ -50,8 +50,10 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, batch_size: int = 32) -> None:
-    """The flags that every command has."""
+def add_run_arguments(
+    parser: argparse.ArgumentParser, batch_size: int = 32, seed: bool = True
+) -> None:
+    """The flags that every command has; `seed` says whether --seed is among them."""
     group = parser.add_argument_group("run")
     group.add_argument(
         "--max_length",
@@ -63,7 +65,10 @@ def add_run_arguments(parser: argparse.ArgumentParser, batch_size: int = 32) -> 
     group.add_argument(
         "--batch_size", type=positive_int, default=batch_size, help="windows at once"
     )
-    group.add_argument("--seed", type=int, default=0, help="of everything that is drawn at random")
+    if seed:
+        group.add_argument(
+            "--seed", type=int, default=0, help="of everything that is drawn at random"
+        )
     group.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),

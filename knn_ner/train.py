@@ -61,6 +61,17 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--save_path", required=True, metavar="S", help="folder for the model, results and logs"
     )
     add_run_arguments(parser)
+    add_training_arguments(parser)
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on after the last finished epoch in --save_path, if there is one",
+    )
+    return parser.parse_args(argv)
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """What shapes a training, for commands that train."""
     group = parser.add_argument_group("training")
     group.add_argument("--lr", type=positive_float, default=3e-5, help="highest learning rate")
     group.add_argument("--max_epochs", type=positive_int, default=10, help="epochs")
@@ -112,12 +123,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default="auto",
         help="what a token is: characters are joined without spaces; auto: by the training split",
     )
-    group.add_argument(
-        "--resume",
-        action="store_true",
-        help="go on after the last finished epoch in --save_path, if there is one",
-    )
-    return parser.parse_args(argv)
 
 
 class Report(Callback):

@@ -31,6 +31,7 @@ from knn_ner.evaluation.sweep import WeightCurve, WeightSweep
 from knn_ner.files import write_json, write_text
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
+from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment
 from knn_ner.retrieval.manifest import Manifest
 from knn_ner.retrieval.search import Searcher, check_k
@@ -56,6 +57,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add_data_arguments(parser)
     add_retrieval_arguments(parser)
     parser.add_argument("--save_path", required=True, metavar="O", help="folder for the results")
+    add_grid_arguments(parser)
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
+    """The settings to try, for commands that tune."""
     parser.add_argument(
         "--grid_k",
         type=int,
@@ -70,8 +78,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=list(GRID_TEMPERATURE),
         help="temperatures to try",
     )
-    add_run_arguments(parser)
-    return parser.parse_args(argv)
 
 
 @dataclass
@@ -222,21 +228,23 @@ def curves(
     return found
 
 
-def tune(settings: argparse.Namespace) -> dict:
-    """Tune on the dev split; returns what `tuning.json` holds.
+def sweep_split(
+    settings: argparse.Namespace, name: str
+) -> tuple[Datastore, dict[tuple[int, float], WeightCurve], dict[str, float]]:
+    """Every setting on a split: the datastore, the curves by (k, temperature), and the seconds taken.
 
     Raises `UserError` for bad input.
     """
     for k in settings.grid_k:
         check_k(k)
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("dev",))
+    corpus = read_corpus(settings.data_dir, settings.file_name, splits=(name,))
     show_corpus(corpus)
     labels = Manifest.read(Path(settings.datastore_path)).labels
-    labels = [*labels, *other_positions(corpus.splits["dev"], labels)]
+    labels = [*labels, *other_positions(corpus.splits[name], labels)]
     tagger = load(settings.model_path, settings.max_length, corpus, labels)
     store = open_datastore(settings.datastore_path, tagger)
     searcher = searcher_for(store, settings)
-    split = make_split(corpus, "dev", tagger.encoding_with([*store.labels, *labels]))
+    split = make_split(corpus, name, tagger.encoding_with([*store.labels, *labels]))
     seconds = {"encode": 0.0, "search": 0.0}
     retrieved = retrieve(tagger, split, searcher, settings, seconds)
 
@@ -254,21 +262,39 @@ def tune(settings: argparse.Namespace) -> dict:
         ),
     )
     found = curves(retrieved, sweep, settings.grid_k, settings.grid_temperature)
-    rows = ["k,temperature,knn_weight,f1"]
-    best = None
+    seconds["sweep"] = time.perf_counter() - start
+    return store, found, seconds
+
+
+def best_setting(found: dict[tuple[int, float], WeightCurve]) -> dict:
+    """The k, temperature and knn_weight with the highest F1, and that F1.
+
+    Of equal scores the first: fewer neighbours, then the lower temperature.
+    """
+    best: dict = {}
     for (k, temperature), curve in sorted(found.items(), key=order_of_choice):
         weight, f1 = curve.best()
         # A short number that can be typed, where it scores the same.
         short = round(weight, 4)
         weight = short if curve.f1_at(np.array([short]))[0] == f1 else weight
-        # Of equal scores the first: fewer neighbours, then the lower temperature.
-        if best is None or f1 > best["f1"]:
+        if not best or f1 > best["f1"]:
             best = {"k": k, "temperature": temperature, "knn_weight": weight, "f1": f1}
+    return best
+
+
+def tune(settings: argparse.Namespace) -> dict:
+    """Tune on the dev split; returns what `tuning.json` holds.
+
+    Raises `UserError` for bad input.
+    """
+    store, found, seconds = sweep_split(settings, "dev")
+    best = best_setting(found)
+    rows = ["k,temperature,knn_weight,f1"]
+    for (k, temperature), curve in sorted(found.items(), key=order_of_choice):
         rows += [
             f"{k},{temperature:g},{weight:.2f},{f1:.4f}"
             for weight, f1 in zip(GRID_WEIGHTS, curve.f1_at(GRID_WEIGHTS), strict=True)
         ]
-    seconds["sweep"] = time.perf_counter() - start
     base_f1 = float(next(iter(found.values())).f1_at(np.zeros(1))[0])
     results = {
         "best": best | {"similarity": settings.similarity},
