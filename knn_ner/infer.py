@@ -3,17 +3,27 @@
     python -m knn_ner.infer --data_dir D --file_name F --model_path S/model --datastore_path P \\
         --save_path O --k 512 --temperature 0.05 --knn_weight 0.3
 
-writes `O/knn_results.json` and `O/predictions.txt` (word, gold, base, knn).
+writes `O/knn_results.json`, `O/predictions.txt` (word, gold, base, knn) and what comparisons need:
+`O/sentences.csv` (entities right, predicted and gold of each sentence) and `O/votes.csv` (how the neighbours of
+a word voted).
 """
 
 import argparse
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, run_main
 from knn_ner.data.corpus import SPLITS, other_positions, read_corpus
 from knn_ner.errors import UserError
+from knn_ner.evaluation.records import (
+    COUNTS_FILE,
+    VOTES_FILE,
+    sentence_counts,
+    write_counts,
+    write_votes,
+)
 from knn_ner.files import read_json, write_json, write_text
 from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import Split, load, make_split, show_corpus
@@ -123,6 +133,7 @@ def infer(settings: argparse.Namespace) -> dict:
         "seconds": {name: round(value, 3) for name, value in tagging.seconds.items()},
     }
     write_predictions(Path(settings.save_path) / "predictions.txt", split, tagging)
+    write_records(Path(settings.save_path), split, tagging)
     write_json(Path(settings.save_path) / "knn_results.json", results)
     return results
 
@@ -138,6 +149,32 @@ def write_predictions(path: Path, split: Split, tagging: Tagging) -> None:
         for sentence, a, b in zip(split.sentences, base, knn, strict=True)
     )
     write_text(path, "\n".join(blocks))
+
+
+def write_records(folder: Path, split: Split, tagging: Tagging) -> None:
+    """Write what comparisons of tagger and kNN need; of a word's pieces the first one's vote."""
+    gold = split.piece_tags(split.gold)
+    base, knn = (
+        sentence_counts(
+            split.word_tags,
+            split.decoder.sentences(rows),
+            gold,
+            split.piece_tags(rows),
+            split.scheme,
+        )
+        for rows in (tagging.base, tagging.knn)
+    )
+    write_counts(folder / COUNTS_FILE, base, knn)
+    decoder = split.decoder
+    sentence = np.repeat(np.arange(len(decoder.counts)), decoder.counts)
+    word = np.arange(len(sentence)) - decoder.word_starts[sentence]
+    row = split.first_rows[sentence] + decoder.first_piece
+    searched = np.flatnonzero(~np.isnan(tagging.agreement[row]))
+    row = row[searched]
+    labels = [tagging.labels[label] for label in tagging.vote[row]]
+    write_votes(
+        folder / VOTES_FILE, sentence[searched], word[searched], labels, tagging.agreement[row]
+    )
 
 
 def table(results: dict) -> str:

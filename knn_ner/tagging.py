@@ -47,6 +47,8 @@ class Tagging:
     base, knn: (R,) label ids, of the tagger alone and of the mix.
     base_scores, knn_scores: (R,) float32, the probability of that label; that of the mix is known (not
         NaN) where the row was searched.
+    vote: (R,) the label that got most of the neighbours' vote; agreement: (R,) float32, its share, NaN
+        where the row was not searched.
     tokens: rows that are scored; searched: those whose neighbours were looked up.
     kept: what was searched, chunk by chunk, if it was to be kept.
     """
@@ -56,6 +58,8 @@ class Tagging:
     knn: np.ndarray
     base_scores: np.ndarray
     knn_scores: np.ndarray
+    vote: np.ndarray
+    agreement: np.ndarray
     tokens: int = 0
     searched: int = 0
     kept: list[Searched] = field(default_factory=list)
@@ -96,6 +100,8 @@ def tag(
         knn=np.full(size, -1),
         base_scores=np.zeros(size, np.float32),
         knn_scores=np.full(size, np.nan, np.float32),
+        vote=np.zeros(size, np.int64),
+        agreement=np.full(size, np.nan, np.float32),
     )
     weight = settings.knn_weight if searcher else 0.0
     outside = tagger.labels.index(OUTSIDE)
@@ -137,6 +143,8 @@ def tag(
             mixed = interpolate(base, votes, weight)
             tagging.knn[rows] = mixed.argmax(-1).cpu().numpy()
             tagging.knn_scores[rows] = mixed.amax(-1).cpu().numpy()
+            tagging.vote[rows] = votes.argmax(-1).cpu().numpy()
+            tagging.agreement[rows] = votes.amax(-1).cpu().numpy()
             tagging.searched += len(rows)
             if keep:
                 tagging.kept.append(Searched(rows, hidden, base))
