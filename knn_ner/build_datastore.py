@@ -8,9 +8,11 @@ A build that was interrupted goes on from its finished shards when the same comm
 import argparse
 import hashlib
 import json
+import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,19 @@ from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
 from knn_ner.data.encoding import IGNORED
 from knn_ner.data.loading import first_rows, sentence_chunks
 from knn_ner.errors import UserError
+from knn_ner.model.layers import KNOWN, canonical_layer, layer_width
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, load, show_corpus
+from knn_ner.retrieval.compaction import transform_keys
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.edit import Edit
+from knn_ner.retrieval.folder import lock
 from knn_ner.retrieval.manifest import MANIFEST_FILE, Manifest
-from knn_ner.retrieval.writer import DatastoreWriter
+from knn_ner.retrieval.transforms import NONE, KeyRecipe, fit_transform, parse_transform
+from knn_ner.retrieval.writer import DatastoreWriter, is_built
+
+# Folder in the store's for keys as they are, until the transform that is fitted on them made others.
+UNTRANSFORMED = "untransformed"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -43,6 +52,19 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--datastore_path", required=True, metavar="P", help="folder for the datastore"
     )
     parser.add_argument("--split", choices=SPLITS, default="train", help="the split to store")
+    parser.add_argument(
+        "--key_layer",
+        default="last",
+        metavar="LAYER",
+        help=f"the hidden state that becomes a key: {KNOWN}",
+    )
+    parser.add_argument(
+        "--key_transform",
+        default=NONE,
+        metavar="TRANSFORM",
+        help="what keys go through, fitted on them and kept with them: none; whiten (all directions get "
+        "the same variance); whiten:D or pca:D (only the D directions with the most variance are kept)",
+    )
     parser.add_argument(
         "--key_dtype", choices=("float16", "float32"), default="float16", help="of the stored keys"
     )
@@ -61,6 +83,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def build_datastore(settings: argparse.Namespace) -> dict:
     """Build the datastore; returns counts, bytes and seconds.
 
+    With a transform, which is fitted on all keys, these are first written as they are to a folder in the
+    store's, and a store that is there already stays good until the new one is finished.
+
     Raises `UserError` for bad input.
     """
     start = time.perf_counter()
@@ -69,7 +94,14 @@ def build_datastore(settings: argparse.Namespace) -> dict:
     show_corpus(corpus)
     tagger = load(settings.model_path, settings.max_length, corpus)
     sentences = corpus.splits[settings.split]
-    fingerprint = build_fingerprint(tagger.made_with, sentences, tagger.max_length, settings)
+    layer, transform = canonical_layer(settings.key_layer), settings.key_transform
+    width = layer_width(tagger.model, layer)
+    made_with = tagger.made_with | {"layer": layer}
+    fingerprint = build_fingerprint(made_with, sentences, tagger.max_length, settings)
+    if transform != NONE:
+        parse_transform(transform, width)
+        untransformed = fingerprint
+        fingerprint = hashlib.sha256(f"{fingerprint} {transform}".encode()).hexdigest()
     edits = edits_of(path)
     if edits and not settings.replace_edited:
         raise UserError(
@@ -89,35 +121,77 @@ def build_datastore(settings: argparse.Namespace) -> dict:
         except UserError as damage:
             say(f"{damage}, which is what happens now")
 
+    checked = partial(check_unchanged, path, edits)
+    if transform == NONE:
+        how = {"dim": width, "dtype": settings.key_dtype, "made_with": made_with}
+        write_keys(path, tagger, sentences, settings, how | {"fingerprint": fingerprint}, checked)
+    else:
+        raw = path / UNTRANSFORMED
+        # What is transformed is rounded once, after it.
+        how = {"dim": width, "dtype": "float32", "made_with": made_with}
+        if not is_built(raw, untransformed):
+            write_keys(
+                raw, tagger, sentences, settings, how | {"fingerprint": untransformed}, checked
+            )
+        source = Datastore.open(raw)
+        fitted = fit_transform(source, transform)
+        checked()
+        transform_keys(source, path, fitted, settings.key_dtype, fingerprint)
+    remove_untransformed(path)
+    return summary(Datastore.open(path), start)
+
+
+def write_keys(
+    path: Path,
+    tagger: LoadedTagger,
+    sentences: Sequence[Sentence],
+    settings: argparse.Namespace,
+    how: dict,
+    checked: Callable[[], None],
+) -> None:
+    """Write the store of these sentences, without a transform, or what is missing of it.
+
+    how: width and type of the keys, what they are made with, and the build's fingerprint, as for
+        `DatastoreWriter`.
+    checked: called when the folder's lock is taken, to raise `UserError` if nothing is to be written.
+    """
     # Pieces are made shard by shard, so that of a large corpus only the words are held.
     chunks = list(sentence_chunks(sentences, settings.shard_words))
     with (
-        DatastoreWriter(
-            path,
-            dim=tagger.model.config.hidden_size,
-            dtype=settings.key_dtype,
-            labels=tagger.labels,
-            made_with=tagger.made_with,
-            fingerprint=fingerprint,
-            shards=len(chunks),
-        ) as writer,
+        DatastoreWriter(path, labels=tagger.labels, shards=len(chunks), **how) as writer,
         tqdm(total=len(sentences), unit="sentence", desc="build") as progress,
     ):
-        if edits_of(path) != edits:
-            raise UserError(f"{path}: was changed just now; look at it, then build again")
+        checked()
         if writer.resumed:
             say(f"{path}: {writer.resumed} of {len(chunks)} shards are finished already")
         if writer.discarded:
             say(f"{path}: {writer.discarded} shards of another, unfinished build removed")
+        recipe = KeyRecipe(how["made_with"]["layer"])
         first = 0
         for number, chunk in enumerate(chunks):
             if writer.finished(number):
                 progress.update(len(chunk))
             else:
-                write_shard(writer, number, tagger, chunk, first, settings, progress)
+                write_shard(writer, number, tagger, chunk, first, settings, progress, recipe)
             first += len(chunk)
         writer.commit()
-    return summary(Datastore.open(path), start)
+
+
+def check_unchanged(path: Path, edits: str) -> None:
+    """Raise `UserError` unless `edits_of` a datastore is still this."""
+    if edits_of(path) != edits:
+        raise UserError(f"{path}: was changed just now; look at it, then build again")
+
+
+def remove_untransformed(path: Path) -> None:
+    """Remove what a build with a transform leaves in a store's folder, unless one is writing it now."""
+    raw = path / UNTRANSFORMED
+    if raw.is_dir():
+        try:
+            with lock(raw):
+                shutil.rmtree(raw)
+        except UserError as busy:
+            say(f"{busy}; left as it is")
 
 
 def edits_of(path: Path) -> str:
@@ -142,6 +216,7 @@ def write_shard(
     first: int,
     settings: argparse.Namespace,
     progress: tqdm,
+    recipe: KeyRecipe,
 ) -> None:
     """Write the pieces of a run of sentences, whose ids begin with `first`, as a shard.
 
@@ -168,11 +243,12 @@ def write_shard(
             device=choose_device(settings.device),
             precision=settings.precision,
             workers=settings.workers,
+            recipe=recipe,
         ):
             rows = batch.rows.numpy()
             progress.update(int(begins[rows].sum()))
             kept = stored[rows]
-            rows, keys = rows[kept], batch.hidden.cpu().numpy()[kept]
+            rows, keys = rows[kept], batch.keys().cpu().numpy()[kept]
             # One write for each window, whose rows follow each other.
             borders = np.flatnonzero(np.diff(entry[rows]) != 1) + 1
             for run, run_keys in zip(np.split(rows, borders), np.split(keys, borders), strict=True):

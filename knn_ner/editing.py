@@ -69,7 +69,16 @@ def add_sentences(
         first = edit.next_sentence
         with tqdm(total=len(sentences), unit="sentence", desc="add", delay=1) as progress:
             for number, chunk in enumerate(sentence_chunks(sentences, SHARD_WORDS)):
-                write_shard(edit, number, storing, chunk, edit.next_sentence, settings, progress)
+                write_shard(
+                    edit,
+                    number,
+                    storing,
+                    chunk,
+                    edit.next_sentence,
+                    settings,
+                    progress,
+                    edit.store.recipe,
+                )
                 edit.next_sentence += len(chunk)
         before = edit.manifest.entries
         edit.commit("add", len(sentences), sum(r.live_entries for r in edit.shards) - before)

@@ -48,11 +48,13 @@ class LoadedTagger:
 
     @cached_property
     def made_with(self) -> dict:
-        """What keys depend on: a datastore is read with nothing else. Hashed once, as weights stay."""
+        """What of the tagger keys depend on: a datastore is read with nothing else. Hashed once.
+
+        The layer and the transform are the store's own (`Datastore.recipe`), and go with it.
+        """
         return {
             "model": weights_hash(self.model),
             "tokenizer": tokenizer_hash(self.tokenizer),
-            "layer": "last",
             "piece_labels": self.encoding.piece_labels,
             "units": self.encoding.units,
         }

@@ -21,6 +21,7 @@ from knn_ner.retrieval.interpolation import (
     needs_search,
 )
 from knn_ner.retrieval.search import Searcher
+from knn_ner.retrieval.transforms import PUBLISHED
 
 # Word pieces whose hidden states are held at once, whatever the size of the split.
 CHUNK_ROWS = 1 << 15
@@ -30,8 +31,8 @@ CHUNK_ROWS = 1 << 15
 class Searched:
     """Rows that were searched: what their neighbours are looked up with.
 
-    rows: (M,) ascending. hidden: (M, dim) float32. base: (M, L) float32, the tagger's distribution over
-    the labels of a `Tagging`.
+    rows: (M,) ascending. hidden: (M, dim) float32, made as the store's keys are. base: (M, L) float32,
+    the tagger's distribution over the labels of a `Tagging`.
     """
 
     rows: np.ndarray
@@ -114,6 +115,7 @@ def tag(
             chunk,
             pad_id=tagger.tokenizer.pad_token_id,
             max_length=tagger.max_length,
+            recipe=searcher.store.recipe if searcher else PUBLISHED,
             **how,
         ):
             rows = first + batch.rows.numpy()
@@ -130,7 +132,7 @@ def tag(
                 chosen |= also[rows]
             if searcher is not None and chosen.any():
                 there = torch.from_numpy(chosen).to(base.device)
-                parts.append((rows[chosen], base[there], batch.hidden[there]))
+                parts.append((rows[chosen], base[there], batch.keys(there)))
         first += sum(map(len, chunk))
         searching = time.perf_counter()
         if parts:

@@ -127,6 +127,7 @@ def retrieve(
                 device=device,
                 precision=settings.precision,
                 workers=settings.workers,
+                recipe=searcher.store.recipe,
                 progress=progress,
             ):
                 rows = first + batch.rows.numpy()
@@ -134,7 +135,7 @@ def retrieve(
                 base_labels[rows] = base.argmax(-1).cpu().numpy()
                 kept = split.scored[rows]
                 chosen = torch.from_numpy(kept).to(device)
-                batches.append((rows[kept], base[chosen], batch.hidden[chosen]))
+                batches.append((rows[kept], base[chosen], batch.keys(chosen)))
             first += sum(map(len, chunk))
             searching = time.perf_counter()
             seconds["encode"] += searching - start

@@ -343,8 +343,8 @@ def test_an_array_of_another_form(store):
         ("{", "not valid JSON (Expecting property name enclosed in double quotes: line 1 column 2"),
         ("[]", "not the manifest of a datastore (no format 'knn-ner datastore')"),
         (
-            '{"format": "knn-ner datastore", "version": 2}',
-            "format version 2, expected 1; build the datastore again",
+            '{"format": "knn-ner datastore", "version": 3}',
+            "format version 3, expected 1 or 2; build the datastore again",
         ),
         (
             '{"format": "knn-ner datastore", "version": 1, "dim": 8}',

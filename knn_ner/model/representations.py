@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 from knn_ner.data.encoding import EncodedSentence
 from knn_ner.data.loading import inference_loader
 from knn_ner.errors import UserError
+from knn_ner.model.layers import tapping
+from knn_ner.retrieval.transforms import PUBLISHED, KeyRecipe, KeyTransform
 
 AUTOCAST = {"16": torch.float16, "bf16": torch.bfloat16}
 
@@ -21,12 +23,19 @@ class Representations:
     """What the tagger makes of some rows (word pieces) of a corpus.
 
     rows: (n,) places of the pieces among all pieces of the sentences, special tokens included.
-    hidden: (n, dim) last hidden states, float32. logits: (n, labels), float32.
+    hidden: (n, width) hidden states of the recipe's layer, float32. logits: (n, labels), float32.
+    transform: of the recipe.
     """
 
     rows: torch.Tensor
     hidden: torch.Tensor
     logits: torch.Tensor
+    transform: KeyTransform | None = None
+
+    def keys(self, chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """Keys, and so queries, of all rows or of the m chosen by (n,) bool: (m, dim) float32."""
+        hidden = self.hidden if chosen is None else self.hidden[chosen]
+        return hidden if self.transform is None else self.transform(hidden)
 
 
 def choose_device(name: str) -> torch.device:
@@ -51,40 +60,34 @@ def represent(
     device: torch.device,
     precision: str = "32",
     workers: int = 0,
+    recipe: KeyRecipe = PUBLISHED,
     progress: tqdm | None = None,
 ) -> Iterator[Representations]:
     """Run a tagger over sentences; every row of theirs comes exactly once, in batches of any order.
 
     precision: `32`, or mixed precision in `16` or `bf16` (a CPU, which has no float16, takes bfloat16).
+    recipe: what keys and queries are made of; of a datastore, its own.
     progress: a bar that is moved on by the number of pieces.
+
+    Raises `UserError` when the encoder does not have the recipe's layer.
     """
     model.eval().to(device)
-    captured: list[torch.Tensor] = []
-    # The encoder's output is the input of the classifier: a hook takes it without keeping the other layers,
-    # as `output_hidden_states=True` would.
-    hook = model.base_model.register_forward_hook(
-        lambda module, inputs, output: captured.append(output[0])
-    )
     dtype = torch.bfloat16 if device.type == "cpu" else AUTOCAST.get(precision)
     autocast = torch.autocast(device.type, dtype=dtype, enabled=precision != "32")
     loader = inference_loader(sentences, pad_id, max_length, batch_size, workers)
-    try:
-        with torch.inference_mode(), autocast:
-            for batch in loader:
-                inputs = {
-                    name: tensor.to(device, non_blocking=True)
-                    for name, tensor in batch["inputs"].items()
-                }
-                captured.clear()
-                logits = model(**inputs).logits
-                owned = batch["owned"].to(device)
-                yield Representations(
-                    batch["rows"], captured[0][owned].float(), logits[owned].float()
-                )
-                if progress is not None:
-                    progress.update(len(batch["rows"]))
-    finally:
-        hook.remove()
+    with tapping(model, recipe.layer) as hidden, torch.inference_mode(), autocast:
+        for batch in loader:
+            inputs = {
+                name: tensor.to(device, non_blocking=True)
+                for name, tensor in batch["inputs"].items()
+            }
+            logits = model(**inputs).logits
+            owned = batch["owned"].to(device)
+            yield Representations(
+                batch["rows"], hidden()[owned], logits[owned].float(), recipe.transform
+            )
+            if progress is not None:
+                progress.update(len(batch["rows"]))
 
 
 def predict(model: PreTrainedModel, sentences: Sequence[EncodedSentence], **how: Any) -> np.ndarray:

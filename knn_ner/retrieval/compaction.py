@@ -1,4 +1,4 @@
-"""Whole stores written anew: `compact` one, `merge` several."""
+"""Whole stores written anew: `compact` one, `merge` several, `transform_keys` of one."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.edit import Edit
 from knn_ner.retrieval.folder import WAIT
 from knn_ner.retrieval.manifest import MANIFEST_FILE, Manifest
+from knn_ner.retrieval.transforms import KeyTransform
 from knn_ner.retrieval.writer import DatastoreWriter
 
 
@@ -69,7 +70,7 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> Manifest:
     sources = [Datastore.open(path) for path in paths]
     first = sources[0]
     for number, source in enumerate(sources):
-        source.check_made_with(first.made_with)
+        check_mergeable(source, first)
         if source.dtype != first.dtype:
             raise UserError(
                 f"{source.path}: holds keys in {source.dtype}, but {first.path} in {first.dtype}; "
@@ -94,6 +95,7 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> Manifest:
             made_with=first.made_with,
             fingerprint=hashlib.sha256(content.encode()).hexdigest(),
             shards=len(planned),
+            transform=first.transform,
         ) as writer,
         tqdm(
             total=sum(source.entries for source in sources),
@@ -116,3 +118,54 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> Manifest:
                     progress=progress,
                 )
         return writer.commit("merge", raised[-1])
+
+
+def check_mergeable(source: Datastore, first: Datastore) -> None:
+    """Raise UserError unless the keys of two stores were made in the same way, and fit each other."""
+    transforms = [store.transform.name if store.transform else "none" for store in (source, first)]
+    if source.made_with.get("transform") != first.made_with.get("transform"):
+        raise UserError(
+            f"{source.path}: keys went through {transforms[0]}, but those of {first.path} through "
+            f"{transforms[1]}, each fitted on its own keys; build one store of all sentences, or add "
+            "the ones to the other"
+        )
+    source.check_made_with(first.made_with)
+
+
+def transform_keys(
+    source: Datastore, out: str | Path, transform: KeyTransform, dtype: str, fingerprint: str
+) -> Manifest:
+    """Write a store with other keys: those of `source`, through a transform.
+
+    Entries, sentences and shards are those of `source`. What `out` holds stays good until the end; a run
+    that died is taken up by the same call.
+
+    Args:
+        dtype, fingerprint: of the new store.
+
+    Returns: its manifest. Raises UserError as `DatastoreWriter` does.
+    """
+    shards = source.manifest.shards
+    with (
+        DatastoreWriter(
+            out,
+            dim=transform.width,
+            dtype=dtype,
+            labels=source.labels,
+            made_with=source.made_with,
+            fingerprint=fingerprint,
+            shards=len(shards),
+            transform=transform,
+        ) as writer,
+        tqdm(
+            total=source.entries, unit="entry", unit_scale=True, desc=transform.name, delay=1
+        ) as progress,
+    ):
+        for number, record in enumerate(shards):
+            part = Datastore(source.path, replace(source.manifest, shards=[record]))
+            if writer.finished(number):
+                progress.update(part.entries)
+                continue
+            with writer.shard(number, part.entries) as shard:
+                copy_entries(part, shard, transform=transform, progress=progress)
+        return writer.commit("build", source.manifest.next_sentence)

@@ -1,4 +1,4 @@
-"""Writing the content of shards anew: when small ones are folded, and by `compact` and `merge`."""
+"""Writing the content of shards anew: when small ones are folded, and where whole stores are written."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from tqdm import tqdm
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.manifest import Manifest, ShardRecord
 from knn_ner.retrieval.shard_writer import ShardWriter
+from knn_ner.retrieval.transforms import KeyTransform
 
 # Each shard is seven files to open, so that many shards are slow to read; but what is added must not
 # wait for much to be rewritten. What would be the last of so many shards is written into one with
@@ -57,6 +58,7 @@ def copy_entries(
     *,
     label_ids: np.ndarray | None = None,
     first_sentence: int = 0,
+    transform: KeyTransform | None = None,
     progress: tqdm | None = None,
 ) -> None:
     """Write all entries and sentences of `source` to a shard of as many entries, in their order.
@@ -64,12 +66,15 @@ def copy_entries(
     Args:
         label_ids: (labels of the source,) int, their ids in the shard; the same if not given.
         first_sentence: what sentence ids are raised by.
+        transform: what the keys go through; the same keys if not given.
         progress: a bar that is moved on by the number of entries.
     """
     if label_ids is None:
         label_ids = np.arange(len(source.labels))
     for start, keys in source.blocks(COPIED_KEYS):
         block = slice(start, start + len(keys))
+        if transform is not None:
+            keys = transform.of_array(keys)
         shard.write(
             start,
             keys,

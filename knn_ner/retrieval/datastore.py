@@ -14,6 +14,7 @@ from tqdm import tqdm
 from knn_ner.errors import UserError
 from knn_ner.retrieval.manifest import ENTRY_ARRAYS, Manifest, ShardRecord, checksum
 from knn_ner.retrieval.shard_reader import KEYS_FILE, check_sizes, open_shard
+from knn_ner.retrieval.transforms import KeyRecipe, KeyTransform
 
 
 class Datastore:
@@ -31,12 +32,16 @@ class Datastore:
         sentence_ids: (n,) int32.
         positions: (n,) int32, the index of the entry's word in its sentence; -1 for special tokens.
         norms: (n,) float32, Euclidean norm of each key as stored.
+        transform: what hidden states went through to become keys; None if nothing.
     """
 
     def __init__(self, path: Path, manifest: Manifest, opened: dict | None = None):
         """Open what the manifest names; `opened` holds shards that need not be opened again."""
         self.path = path
         self.manifest = manifest
+        self.transform = (
+            KeyTransform.read(path / manifest.transform.file) if manifest.transform else None
+        )
         opened = opened or {}
         parts = [
             opened[_key(record)] if _key(record) in opened else open_shard(path, manifest, record)
@@ -120,6 +125,11 @@ class Datastore:
     @property
     def made_with(self) -> dict:
         return self.manifest.made_with
+
+    @property
+    def recipe(self) -> KeyRecipe:
+        """How keys were made, and queries are to be."""
+        return KeyRecipe(self.made_with.get("layer", "last"), self.transform)
 
     @property
     def fingerprint(self) -> str:

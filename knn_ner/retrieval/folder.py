@@ -16,10 +16,12 @@ JOURNAL_FILE = "building.json"
 LOCK_FILE = "building.lock"
 SHARD_PREFIX = "shard-"
 REMOVAL_PREFIX = "removed-"
+TRANSFORM_PREFIX = "transform-"
 # All that may be junk; with what `replace_json` leaves if it dies.
 PREFIXES = (
     SHARD_PREFIX,
     REMOVAL_PREFIX,
+    TRANSFORM_PREFIX,
     UNFINISHED_PREFIX,
     f".{MANIFEST_FILE}.",
     f".{JOURNAL_FILE}.",
@@ -89,15 +91,17 @@ def unfinished_build(path: Path) -> dict:
 
 
 def named(path: Path) -> set[str]:
-    """The shards and removals that the manifest names."""
+    """The shards, the removals and the transform that the manifest names."""
     try:
-        shards = Manifest.read(path).shards
+        manifest = Manifest.read(path)
     except UserError:
         # A manifest that cannot be read here may be good elsewhere: all that it may name stays.
         unreadable = (path / MANIFEST_FILE).exists()
         return {item.name for item in path.iterdir()} if unreadable else set()
-    removals = {shard.removed.file for shard in shards if shard.removed}
-    return removals | {shard.folder for shard in shards}
+    others = {shard.removed.file for shard in manifest.shards if shard.removed}
+    if manifest.transform:
+        others.add(manifest.transform.file)
+    return others | {shard.folder for shard in manifest.shards}
 
 
 def sweep(path: Path, build: str | None, *, some: bool = False) -> int:

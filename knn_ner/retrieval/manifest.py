@@ -18,7 +18,10 @@ from knn_ner.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = "knn-ner datastore"
+# Of a store that nothing but keys as the encoder gave them is in; and of others, which a reader that
+# knows nothing of transforms must not take for such.
 FORMAT_VERSION = 1
+EXTENDED_VERSION = 2
 KEY_DTYPES = ("float16", "float32")
 
 # The arrays of a shard, one row for each entry, and their types on disk (None: the store's own).
@@ -52,6 +55,16 @@ class Removal:
     entries: int
     sentences: int
     labels: dict[str, int]
+
+
+@dataclass(frozen=True)
+class TransformRecord:
+    """The map that hidden states went through to become keys (`transforms.KeyTransform`)."""
+
+    file: str
+    """In the store's folder."""
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -113,6 +126,7 @@ class Manifest:
     next_sentence: int
     """The id of the next new sentence: ids are never used twice."""
     history: list[Commit]
+    transform: TransformRecord | None = None
 
     @property
     def entries(self) -> int:
@@ -135,6 +149,8 @@ class Manifest:
     def files(self) -> list[tuple[str, int, str]]:
         """All files: (name in the store's folder, size in bytes, SHA-256)."""
         listed = []
+        if self.transform:
+            listed.append((self.transform.file, self.transform.bytes, self.transform.sha256))
         for shard in self.shards:
             listed += [
                 (f"{shard.folder}/{name}", file["bytes"], file["sha256"])
@@ -182,9 +198,10 @@ class Manifest:
             ) from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise UserError(f"{file}: not the manifest of a datastore (no format {FORMAT!r})")
-        if content.get("version") != FORMAT_VERSION:
+        if content.get("version") not in (FORMAT_VERSION, EXTENDED_VERSION):
             raise UserError(
-                f"{file}: format version {content.get('version')}, expected {FORMAT_VERSION}; "
+                f"{file}: format version {content.get('version')}, expected {FORMAT_VERSION} or "
+                f"{EXTENDED_VERSION}; "
                 "build the datastore again"
             )
         try:
@@ -199,6 +216,9 @@ class Manifest:
                 # sentences are numbered through.
                 next_sentence=content.get("next_sentence", content["counts"]["sentences"]),
                 history=[Commit(**commit) for commit in content.get("history", [])],
+                transform=TransformRecord(**content["transform"])
+                if content.get("transform")
+                else None,
             )
         except (KeyError, TypeError) as error:
             raise UserError(
@@ -220,7 +240,7 @@ class Manifest:
         """Make this the manifest of the datastore in folder `path`, in one step."""
         content = {
             "format": FORMAT,
-            "version": FORMAT_VERSION,
+            "version": EXTENDED_VERSION if self.transform else FORMAT_VERSION,
             "dim": self.dim,
             "dtype": self.dtype,
             "counts": {
@@ -231,6 +251,7 @@ class Manifest:
             "labels": self.labels,
             "made_with": self.made_with,
             "fingerprint": self.fingerprint,
+            **({"transform": asdict(self.transform)} if self.transform else {}),
             "next_sentence": self.next_sentence,
             "history": [asdict(commit) for commit in self.history],
             "shards": [asdict(shard) for shard in self.shards],

@@ -18,6 +18,7 @@ from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.folder import (
     JOURNAL_FILE,
     SHARD_PREFIX,
+    TRANSFORM_PREFIX,
     lock,
     new_name,
     sweep,
@@ -29,10 +30,14 @@ from knn_ner.retrieval.manifest import (
     SHARD_FILES,
     Manifest,
     ShardRecord,
+    TransformRecord,
+    checksum,
     committed,
     replace_json,
+    sync,
 )
 from knn_ner.retrieval.shard_writer import ShardWriter
+from knn_ner.retrieval.transforms import KeyTransform
 
 RECORD_FILE = "shard.json"
 
@@ -60,6 +65,7 @@ class DatastoreWriter:
         made_with: what the keys are made with; anything that JSON can hold.
         fingerprint: names this build: equal only if the same shards would be written.
         shards: number of shards.
+        transform: what the keys that are written went through, to be kept with them.
 
     Attributes:
         resumed: number of shards that an earlier run of the same build has finished.
@@ -78,12 +84,15 @@ class DatastoreWriter:
         made_with: dict,
         fingerprint: str,
         shards: int,
+        transform: KeyTransform | None = None,
     ):
         if dtype not in KEY_DTYPES:
             raise UserError(f"keys of type {dtype!r}: expected one of {', '.join(KEY_DTYPES)}")
         self.path = Path(path)
         self.dim, self.dtype, self.labels = dim, dtype, list(labels)
-        self.fingerprint, self.shards = fingerprint, shards
+        self.fingerprint, self.shards, self.transform = fingerprint, shards, transform
+        if transform:
+            made_with = made_with | {"transform": transform.id}
         # As it will be read back: lists for tuples, strings for numbers as keys.
         self.made_with = json.loads(json.dumps(made_with))
         self._lock = lock(self.path)
@@ -141,11 +150,20 @@ class DatastoreWriter:
                 sum(record.sentences for record in records),
                 sum(record.entries for record in records),
             ),
+            transform=self._write_transform(),
         )
         manifest.write(self.path)
         (self.path / JOURNAL_FILE).unlink(missing_ok=True)
         sweep(self.path, self._build)
         return manifest
+
+    def _write_transform(self) -> TransformRecord | None:
+        if self.transform is None:
+            return None
+        file = self.path / f"{TRANSFORM_PREFIX}{self._build}.npz"
+        file.write_bytes(self.transform.to_bytes())
+        sync(file)
+        return TransformRecord(file.name, file.stat().st_size, checksum(file))
 
     def _take_up(self) -> tuple[int, int]:
         """Resume the build that the journal names, or begin one: (resumed, discarded) shards."""
