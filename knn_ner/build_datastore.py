@@ -52,6 +52,21 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--datastore_path", required=True, metavar="P", help="folder for the datastore"
     )
     parser.add_argument("--split", choices=SPLITS, default="train", help="the split to store")
+    add_key_arguments(parser)
+    parser.add_argument(
+        "--shard_words", type=positive_int, default=1 << 16, help="words in a shard, at most"
+    )
+    parser.add_argument(
+        "--replace_edited",
+        action="store_true",
+        help="also replace a datastore that was changed since it was built (knn_ner.datastore)",
+    )
+    add_run_arguments(parser)
+    return parser.parse_args(argv)
+
+
+def add_key_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the keys are, for commands that build a datastore."""
     parser.add_argument(
         "--key_layer",
         default="last",
@@ -68,16 +83,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--key_dtype", choices=("float16", "float32"), default="float16", help="of the stored keys"
     )
-    parser.add_argument(
-        "--shard_words", type=positive_int, default=1 << 16, help="words in a shard, at most"
-    )
-    parser.add_argument(
-        "--replace_edited",
-        action="store_true",
-        help="also replace a datastore that was changed since it was built (knn_ner.datastore)",
-    )
-    add_run_arguments(parser)
-    return parser.parse_args(argv)
 
 
 def build_datastore(settings: argparse.Namespace) -> dict:
