@@ -136,11 +136,16 @@ def inference_loader(
     max_length: int,
     batch_size: int,
     workers: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> DataLoader:
-    """Every row of the sentences exactly once, batched by length, longest first."""
+    """Every row of the sentences exactly once, batched by length, longest first.
+
+    share: (i, n) gives every n-th of these batches, from the i-th; the n loaders together give all.
+    """
     dataset = WindowDataset(sentences, max_length)
     batches = batches_by_length([len(window) for window in dataset.windows], batch_size)
-    return make_loader(dataset, batches, sentences, pad_id, workers)
+    first, step = share
+    return make_loader(dataset, batches[first::step], sentences, pad_id, workers)
 
 
 def sentence_chunks(sentences: Sequence[Sized], size: int) -> Iterator[Sequence]:

@@ -61,12 +61,15 @@ def represent(
     precision: str = "32",
     workers: int = 0,
     recipe: KeyRecipe = PUBLISHED,
+    share: tuple[int, int] = (0, 1),
     progress: tqdm | None = None,
 ) -> Iterator[Representations]:
     """Run a tagger over sentences; every row of theirs comes exactly once, in batches of any order.
 
     precision: `32`, or mixed precision in `16` or `bf16` (a CPU, which has no float16, takes bfloat16).
     recipe: what keys and queries are made of; of a datastore, its own.
+    share: (i, n): of n processes this is number i, and takes every n-th batch; batches are the same for
+        any n.
     progress: a bar that is moved on by the number of pieces.
 
     Raises `UserError` when the encoder does not have the recipe's layer.
@@ -74,7 +77,7 @@ def represent(
     model.eval().to(device)
     dtype = torch.bfloat16 if device.type == "cpu" else AUTOCAST.get(precision)
     autocast = torch.autocast(device.type, dtype=dtype, enabled=precision != "32")
-    loader = inference_loader(sentences, pad_id, max_length, batch_size, workers)
+    loader = inference_loader(sentences, pad_id, max_length, batch_size, workers, share)
     with tapping(model, recipe.layer) as hidden, torch.inference_mode(), autocast:
         for batch in loader:
             inputs = {

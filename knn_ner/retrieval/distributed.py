@@ -1,0 +1,170 @@
+"""Exact search by several processes: each searches its part of the store for the queries of all."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from knn_ner.distributed import Group
+from knn_ner.errors import UserError
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.exact import ExactSearch
+from knn_ner.retrieval.search import Searcher, SearchResult, best_first
+from knn_ner.retrieval.vote import check_temperature
+
+
+class StorePart:
+    """Entries `first` to `last` - 1 of a datastore, numbered from 0: what a `Searcher` reads of one.
+
+    Attributes and methods are those of `Datastore`.
+    """
+
+    def __init__(self, store: Datastore, first: int, last: int):
+        self.first, self.entries = first, last - first
+        self.path, self.dim, self.dtype, self.labels = (
+            store.path,
+            store.dim,
+            store.dtype,
+            store.labels,
+        )
+        self.label_ids = store.label_ids[first:last]
+        self.norms = store.norms[first:last]
+        self._store = store
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return self._store.rows(self.first + start, self.first + stop)
+
+    def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        for start in range(0, self.entries, size):
+            yield start, self.rows(start, min(start + size, self.entries))
+
+    def gather(self, indices: np.ndarray) -> np.ndarray:
+        return self._store.gather(indices + self.first)
+
+
+def part_borders(entries: int, parts: int) -> list[int]:
+    """Where the parts of a store begin, and where the last one ends: (parts + 1,), ascending."""
+    return [entries * number // parts for number in range(parts + 1)]
+
+
+def merge_nearest(parts: Sequence[SearchResult], k: int) -> SearchResult:
+    """The k nearest entries, or as many as there are, from those of each part of a store.
+
+    Args:
+        parts: of the same queries, in the order of the store, with entries of the whole store.
+        k: at least 1; each part has its k nearest, or all that it holds.
+    """
+    # Parts come in the order of their entries, so that of equals the lower index stays first.
+    found = best_first(
+        torch.cat([part.similarities for part in parts], dim=1),
+        torch.cat([part.indices for part in parts], dim=1),
+    )
+    return SearchResult(found.similarities[:, :k], found.indices[:, :k])
+
+
+def merge_log_weights(parts: Sequence[Tensor]) -> Tensor:
+    """`Searcher.log_weights` over a store from those over its parts: (q, labels) float64 each.
+
+    They differ from those over the whole by the rounding of exponentials in float32, some 1e-7.
+    """
+    return torch.stack(list(parts)).logsumexp(dim=0)
+
+
+class DistributedSearch(Searcher):
+    """Exact search, shared by the processes of a group; one for each of them.
+
+    A search is a round in which all processes take part, each with its own queries or none: one that
+    has no more of them keeps answering the others' in `finish`, which all must call at last. As a
+    context manager it does so at the end, unless an error ends the context.
+
+    Args:
+        store, similarity, device: as for `Searcher`, the same in all processes.
+        group: the processes.
+    """
+
+    def __init__(self, store: Datastore, similarity: str, device: str | torch.device, group: Group):
+        super().__init__(store, similarity, device)
+        self.group = group
+        self._borders = part_borders(store.entries, group.size)
+        first, last = self._borders[group.rank : group.rank + 2]
+        # More processes than entries leave some without any.
+        self._part = (
+            ExactSearch(StorePart(store, first, last), similarity, device) if last > first else None
+        )
+
+    def __enter__(self) -> "DistributedSearch":
+        return self
+
+    def __exit__(self, exception: type[BaseException] | None, *_: object) -> None:
+        if exception is None:
+            self.finish()
+
+    def search(self, queries: Tensor, k: int) -> SearchResult:
+        queries = self.checked(queries)
+        if k < 1:
+            raise UserError(f"k {k}: expected at least 1 neighbour to search for")
+        return self._round(queries, k)
+
+    def vote_all(self, queries: Tensor, temperatures: Sequence[float]) -> Tensor:
+        weights = [self.log_weights(queries, temperature) for temperature in temperatures]
+        return torch.stack(weights).softmax(dim=2).float()
+
+    def log_weights(
+        self, queries: Tensor, temperature: float, without: Tensor | None = None
+    ) -> Tensor:
+        if without is not None:
+            raise ValueError("entries cannot be left out of what several processes search")
+        check_temperature(temperature)
+        return self._round(self.checked(queries), -1, temperature)
+
+    def finish(self) -> None:
+        """Answer the other processes until none has any more queries."""
+        nothing = torch.zeros(0, self.store.dim, device=self.device)
+        while self._round(nothing, 0) is not None:
+            pass
+
+    def _round(
+        self, queries: Tensor, k: int, temperature: float = 0.0
+    ) -> SearchResult | Tensor | None:
+        """The answers to this process's queries; with k = 0 it has no more: None if no process has."""
+        # The temperature as an integer of the same bits.
+        bits = int(np.float64(temperature).view(np.int64))
+        told = self.group.exchange(len(queries), k, bits)
+        asked = {(k, bits) for _, k, bits in told if k}
+        if not asked:
+            return None
+        ((k, bits),) = asked
+        counts = [count for count, *_ in told]
+        queries = self.group.gather(queries, counts)
+        if k == -1:
+            return self._log_weights(queries, counts, float(np.int64(bits).view(np.float64)))
+        return self._nearest(queries, counts, k)
+
+    def _nearest(self, queries: Tensor, counts: list[int], k: int) -> SearchResult:
+        own = counts[self.group.rank]
+        columns = np.minimum(np.diff(self._borders), k).tolist()
+        found = SearchResult(queries.new_empty(0), queries.new_empty(0, dtype=torch.int64))
+        if self._part is not None:
+            found = self._part.search(queries, k)
+        self.group.exchange()
+        send = [count * columns[self.group.rank] for count in counts]
+        receive = [own * width for width in columns]
+        entries = found.indices + self._borders[self.group.rank]
+        similarities = self.group.swap(found.similarities.reshape(-1), send, receive)
+        entries = self.group.swap(entries.reshape(-1), send, receive)
+        parts = zip(similarities, entries, columns, strict=True)
+        return merge_nearest(
+            [SearchResult(near.view(own, width), of.view(own, width)) for near, of, width in parts],
+            k,
+        )
+
+    def _log_weights(self, queries: Tensor, counts: list[int], temperature: float) -> Tensor:
+        own, labels = counts[self.group.rank], len(self.store.labels)
+        weights = queries.new_full((len(queries), labels), -torch.inf, dtype=torch.float64)
+        if self._part is not None:
+            weights = self._part.log_weights(queries, temperature)
+        self.group.exchange()
+        send = [count * labels for count in counts]
+        parts = self.group.swap(weights.reshape(-1), send, [own * labels] * self.group.size)
+        return merge_log_weights([part.view(own, labels) for part in parts])
