@@ -1,7 +1,8 @@
 """What speaks against the label of each stored token: its neighbours in other sentences, and the tagger.
 
 The keys are in the datastore, so nothing is encoded: a token's stored key is the query, and the
-tagger's distribution is its classifier over that key.
+tagger's distribution is its classifier over that key. Only where keys are not what the classifier sees
+(another layer, or a transform) are the sentences encoded again, for the latter.
 """
 
 import hashlib
@@ -12,16 +13,23 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from knn_ner.data.corpus import Sentence
+from knn_ner.data.encoding import IGNORED
+from knn_ner.data.loading import first_rows
 from knn_ner.data.tags import OUTSIDE
 from knn_ner.errors import UserError
+from knn_ner.model.representations import represent
 from knn_ner.pipeline import LoadedTagger
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment, interpolate
 from knn_ner.retrieval.search import Searcher, SearchResult
+from knn_ner.retrieval.transforms import PUBLISHED
 from knn_ner.retrieval.vote import vote
 
 # Queries whose neighbours are held at once.
 QUERY_ROWS = 1024
+# Windows encoded at once, where sentences are.
+ENCODED_SENTENCES = 32
 # A label's usual probability counts as if this many tokens of it were certain: of a label that hardly
 # occurs, nothing is usual.
 CERTAIN = 10
@@ -117,12 +125,44 @@ def neighbours_elsewhere(
 def tagger_probabilities(tagger: LoadedTagger, searcher: Searcher, entries: np.ndarray) -> Tensor:
     """The tagger's own distribution for stored entries, (q,) -> (q, its labels) float32.
 
-    Its classifier sees the stored key, which may be rounded to float16.
+    Its classifier sees the stored key, which may be rounded to float16; if keys are something else, the
+    sentences are encoded anew.
     """
+    if searcher.store.recipe != PUBLISHED:
+        return _encoded_probabilities(tagger, searcher, entries)
     model = tagger.model.eval().to(searcher.device)
     keys = torch.from_numpy(searcher.store.gather(entries)).float().to(searcher.device)
     with torch.inference_mode():
         return model.classifier(keys).float().softmax(-1)
+
+
+def _encoded_probabilities(tagger: LoadedTagger, searcher: Searcher, entries: np.ndarray) -> Tensor:
+    store = searcher.store
+    ids, sentence_of = np.unique(store.sentence_ids[entries], return_inverse=True)
+    stored = [store.sentence(sentence_id) for sentence_id in ids.tolist()]
+    encoded = tagger.encoding_with(store.labels).encode(
+        [Sentence(sentence["words"], sentence["tags"]) for sentence in stored]
+    )
+    # The entries of a sentence follow each other, as its pieces with a label do.
+    starts = np.flatnonzero(np.diff(store.sentence_ids, prepend=-1))
+    places = entries - starts[np.searchsorted(starts, entries, side="right") - 1]
+    pieces = [np.flatnonzero(sentence.labels != IGNORED) for sentence in encoded]
+    firsts = first_rows(encoded)
+    rows = [
+        firsts[number] + pieces[number][place]
+        for number, place in zip(sentence_of.tolist(), places.tolist(), strict=True)
+    ]
+    probabilities = torch.empty(int(firsts[-1]), len(tagger.labels), device=searcher.device)
+    for batch in represent(
+        tagger.model,
+        encoded,
+        pad_id=tagger.tokenizer.pad_token_id,
+        max_length=tagger.max_length,
+        batch_size=ENCODED_SENTENCES,
+        device=searcher.device,
+    ):
+        probabilities[batch.rows.to(searcher.device)] = batch.logits.softmax(-1)
+    return probabilities[rows]
 
 
 def gather_evidence(
