@@ -1,0 +1,106 @@
+"""Many seeds of one corpus: train, build, tune on dev, infer on test; then what it amounts to.
+
+    python -m knn_ner.experiment --data_dir D --file_name F --bert_path B --seeds 0 1 2 3 4 --save_path S
+
+writes `S/seed-N/` for each seed (`model/`, `datastore/`, `tuning.json`, `dev/`, `test/`, `oracle.json`, a log),
+`S/experiment.json` and `S/experiment.md`. The same command goes on where it was interrupted, and takes what
+`knn_ner.train --save_path S/seed-N` has trained.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from knn_ner import build_datastore, train, tune
+from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, run_main, say
+from knn_ner.errors import UserError
+from knn_ner.experimenting.page import to_markdown
+from knn_ner.experimenting.seeds import STEPS, SeedRun, corpus_id
+from knn_ner.experimenting.summary import summarise
+from knn_ner.experimenting.view import View
+from knn_ner.files import write_json, write_text
+from knn_ner.retrieval.similarity import SIMILARITIES
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line of `python -m knn_ner.experiment`."""
+    parser = Parser(
+        "Train, build, tune on dev and test with many seeds; means, intervals and p-values of the gain.",
+        prog="python -m knn_ner.experiment",
+    )
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--bert_path", required=True, metavar="B", help="the encoder: a hub name or a folder"
+    )
+    parser.add_argument(
+        "--save_path", required=True, metavar="S", help="folder for everything: S/seed-N and tables"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2, 3, 4],
+        metavar="N",
+        help="of the trainings",
+    )
+    parser.add_argument(
+        "--taggers",
+        metavar="S0",
+        help="folder of another experiment whose taggers, S0/seed-N/model, are taken in place of "
+        "training: other keys, the same taggers",
+    )
+    add_run_arguments(parser, seed=False)
+    train.add_training_arguments(parser)
+    group = parser.add_argument_group("datastore and tuning")
+    build_datastore.add_key_arguments(group)
+    group.add_argument(
+        "--similarity", choices=SIMILARITIES, default="cosine", help="of two hidden states"
+    )
+    tune.add_grid_arguments(group)
+    settings = parser.parse_args(argv)
+    settings.command = shlex.join(
+        ["python", "-m", "knn_ner.experiment", *(sys.argv[1:] if argv is None else argv)]
+    )
+    return settings
+
+
+def experiment(settings: argparse.Namespace) -> dict:
+    """Do what is not finished; returns what `experiment.json` holds.
+
+    Raises `UserError` for bad input.
+    """
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise UserError(f"--seeds {' '.join(map(str, settings.seeds))}: each expected once")
+    save_path = Path(settings.save_path)
+    corpus = corpus_id(settings.data_dir, settings.file_name)
+    runs = [SeedRun(settings, seed, corpus) for seed in settings.seeds]
+    for run in runs:
+        run.check()
+    view = View(len(runs), STEPS)
+    try:
+        for run in runs:
+            run.run(view)
+    except KeyboardInterrupt:
+        view.close()
+        say(f"{save_path}: the same command goes on from here")
+        raise
+    finally:
+        view.close()
+    results = summarise(save_path, settings.seeds, settings.command)
+    write_json(save_path / "experiment.json", results)
+    write_text(save_path / "experiment.md", to_markdown(results, Path(settings.data_dir).name))
+    return results
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    settings = parse_arguments(argv)
+    experiment(settings)
+    folder = Path(settings.save_path)
+    print((folder / "experiment.md").read_text(encoding="utf-8"))
+    say(f"written: {folder / 'experiment.md'}, {folder / 'experiment.json'}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,119 @@
+"""An experiment as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SCORE_NAMES = {"f1": "word F1", "strict_f1": "strict F1", "piece_f1": "piece F1"}
+COLUMNS = ("test sentences", "score", "tagger", "kNN", "gain", "95% interval", "p", "seeds better")
+SEED_COLUMNS = (
+    "seed", "k", "T", "knn_weight", "dev tagger", "dev kNN", "test tagger", "test kNN", "gain",
+    "oracle's gain", "searched", "changed",
+)  # fmt: skip
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its first row the heading; all but the first column to the right."""
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+    rule = [
+        "-" * width if place == 0 else "-" * (width - 1) + ":" for place, width in enumerate(widths)
+    ]
+    lines = []
+    for row in (rows[0], rule, *rows[1:]):
+        cells = [
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_spread(values: Mapping[str, Any], sign: str = "") -> str:
+    """`35.49 ± 0.61`; the mean alone if there is one value."""
+    text = f"{values['mean']:{sign}.2f}"
+    return text if values["std"] is None else f"{text} ± {values['std']:.2f}"
+
+
+def p_text(p: float, resamples: int) -> str:
+    """Two digits, or that it is as low as can be told."""
+    return f"< {3 / (resamples + 1):.1g}" if p <= 2 / (resamples + 1) else f"{p:.2g}"
+
+
+def scores_table(results: Mapping[str, Any]) -> str:
+    """The main table: tagger and kNN on all test sentences and on parts, and the oracle."""
+    rows = [list(COLUMNS)]
+    resamples = results["method"]["resamples"]
+    seeds = len(results["seeds"])
+    for line in results["comparisons"]:
+        row = [f"{line['subset']} ({line['sentences']})", SCORE_NAMES[line["score"]]]
+        if "gain" in line:
+            low, high = line["interval"]
+            row += [
+                with_spread(line["base"]),
+                with_spread(line["knn"]),
+                with_spread(line["gain"], "+"),
+                f"{low:+.2f} to {high:+.2f}",
+                p_text(line["p"], resamples),
+                f"{line['seeds_with_gain']} of {seeds}",
+            ]
+        else:
+            row += [""] * (len(COLUMNS) - 2)
+        rows.append(row)
+    first = results["comparisons"][0]
+    oracle = results["oracle"]
+    rows.append(
+        [
+            f"{first['subset']} ({first['sentences']})",
+            "word F1, settings chosen on test: **not a fair number**",
+            with_spread(first["base"]),
+            with_spread(oracle["f1"]),
+            with_spread(oracle["gain"], "+"),
+            "",
+            "",
+            "",
+        ]
+    )
+    return table(rows)
+
+
+def seeds_table(results: Mapping[str, Any]) -> str:
+    """What each seed was tuned to and scored, word F1."""
+    rows = [list(SEED_COLUMNS)]
+    for seed in results["per_seed"]:
+        tuned, dev, test = seed["tuned"], seed["dev"], seed["test"]
+        base = test["base"]["f1"]
+        rows.append(
+            [
+                str(seed["seed"]),
+                str(tuned["k"]),
+                f"{tuned['temperature']:g}",
+                f"{tuned['knn_weight']:.4g}",
+                *(f"{each['f1']:.2f}" for each in (dev["base"], dev["knn"])),
+                f"{base:.2f}",
+                f"{test['knn']['f1']:.2f}",
+                f"{test['knn']['f1'] - base:+.2f}",
+                f"{seed['oracle']['f1'] - base:+.2f}",
+                f"{100 * seed['searched_tokens'] / max(1, seed['tokens']):.1f}%",
+                str(seed["changed_tokens"]),
+            ]
+        )
+    return table(rows)
+
+
+def to_markdown(results: Mapping[str, Any], title: str) -> str:
+    """What `experiment.md` holds."""
+    seeds = len(results["seeds"])
+    resampled = (
+        "sentences and seeds" if seeds > 1 else "sentences (one seed: its spread is unknown)"
+    )
+    return "\n".join(
+        [
+            f"# {title}: {seeds} seed{'s' if seeds > 1 else ''}\n",
+            f"    {results['command']}\n",
+            scores_table(results),
+            f"Mean ± standard deviation over seeds, percent. Interval: bootstrap over {resampled}; p: "
+            "paired approximate randomisation over sentences, two-sided, all seeds' outputs of a "
+            "sentence swapped together. Settings were tuned on dev by word F1; the oracle's on test.\n",
+            "## Seeds (word F1)\n",
+            seeds_table(results),
+        ]
+    )

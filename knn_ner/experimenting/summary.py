@@ -1,0 +1,129 @@
+"""What the seeds of an experiment measured, gathered: means, spread, intervals, p-values."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from knn_ner.errors import UserError
+from knn_ner.evaluation.records import COUNTS_FILE, SCORES, SYSTEMS, read_counts
+from knn_ner.evaluation.significance import LEVEL, RESAMPLES, f1_of, gain_interval, gains, p_value
+from knn_ner.files import read_json
+from knn_ner.retrieval.manifest import Manifest
+
+ALL = "all"
+
+
+def read_seed(folder: Path, datastore: Path) -> dict[str, Any]:
+    """What one seed measured, for `experiment.json`.
+
+    Raises `UserError` when a file of it is missing.
+    """
+    dev, test = (read_json(folder / split / "knn_results.json") for split in ("dev", "test"))
+    best = read_json(folder / "tuning.json")["best"]
+    oracle = read_json(folder / "oracle.json")["best"]
+    manifest = Manifest.read(datastore)
+    return {
+        "tuned": {name: best[name] for name in ("k", "temperature", "knn_weight", "similarity")},
+        "dev": {system: _scores(dev[system]) for system in SYSTEMS},
+        "test": {system: _scores(test[system]) for system in SYSTEMS},
+        "oracle": oracle,
+        "tokens": test["tokens"],
+        "searched_tokens": test["searched_tokens"],
+        "changed_tokens": test["changed_tokens"],
+        "seconds": test["seconds"],
+        "datastore": {
+            "entries": manifest.entries,
+            "dim": manifest.dim,
+            "bytes": manifest.bytes,
+            "made_with": manifest.made_with,
+        },
+    }
+
+
+def _scores(measured: Mapping[str, Any]) -> dict[str, float]:
+    return {name: measured[name] for name in ("precision", "recall", *SCORES)}
+
+
+def stack_counts(folders: Sequence[Path]) -> dict[str, np.ndarray]:
+    """The counts of all seeds on the test split: system to (seeds, sentences, scores, 3).
+
+    Raises `UserError` when they are not of the same sentences.
+    """
+    counts = [read_counts(folder / "test" / COUNTS_FILE) for folder in folders]
+    gold = [base[..., 2] for base, _ in counts]
+    for folder, other in zip(folders, gold, strict=True):
+        if other.shape != gold[0].shape or (other != gold[0]).any():
+            raise UserError(
+                f"{folder}: tagged other test sentences than {folders[0]}; run both on one corpus"
+            )
+    return {
+        system: np.stack([pair[place] for pair in counts]) for place, system in enumerate(SYSTEMS)
+    }
+
+
+def compare(
+    counts: Mapping[str, np.ndarray], subsets: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """Tagger and kNN by each score, on all test sentences and on parts of them.
+
+    counts: as `stack_counts` gives them. subsets: name to (sentences,) bool.
+
+    Returns a line for each subset and score: means over seeds, standard deviations of a sample (None for one
+    seed), the mean gain, its interval and p-value (see `evaluation.significance`), seeds with a gain.
+    """
+    lines = []
+    for subset, kept in subsets.items():
+        for place, score in enumerate(SCORES):
+            base, knn = (counts[system][:, kept, place] for system in SYSTEMS)
+            line: dict[str, Any] = {
+                "subset": subset,
+                "score": score,
+                "sentences": int(kept.sum()),
+                "entities": int(base[0, :, 2].sum()),
+            }
+            if not kept.any():
+                lines.append(line)
+                continue
+            gain = gains(base, knn)
+            for system, each in zip(SYSTEMS, (base, knn), strict=True):
+                line[system] = spread(f1_of(each.sum(axis=1)).tolist())
+            line["gain"] = spread(gain.tolist())
+            line["interval"] = list(gain_interval(base, knn))
+            line["p"] = p_value(base, knn)
+            line["seeds_with_gain"] = int((gain > 0).sum())
+            lines.append(line)
+    return lines
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, standard deviation of a sample (None for a single value), and the values."""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}
+
+
+def summarise(save_path: Path, seeds: Sequence[int], command: str) -> dict[str, Any]:
+    """What `experiment.json` holds. Raises `UserError` when a file of a seed is missing."""
+    folders = [save_path / f"seed-{seed}" for seed in seeds]
+    per_seed = [
+        {"seed": seed, **read_seed(folder, folder / "datastore")}
+        for seed, folder in zip(seeds, folders, strict=True)
+    ]
+    counts = stack_counts(folders)
+    subsets = {ALL: np.ones(counts["base"].shape[1], dtype=bool)}
+    oracle = [seed["oracle"]["f1"] for seed in per_seed]
+    base = [seed["test"]["base"]["f1"] for seed in per_seed]
+    return {
+        "command": command,
+        "seeds": list(seeds),
+        "comparisons": compare(counts, subsets),
+        "oracle": {
+            "note": "settings chosen on the test split: not a fair number",
+            "f1": spread(oracle),
+            "gain": spread([best - alone for best, alone in zip(oracle, base, strict=True)]),
+        },
+        "method": {"interval": LEVEL, "resamples": RESAMPLES},
+        "per_seed": per_seed,
+    }

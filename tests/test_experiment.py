@@ -1,0 +1,195 @@
+"""Many seeds through the real entry point, on a tiny corpus."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from knn_ner import experiment, train
+from knn_ner.evaluation.records import read_counts, read_votes
+from knn_ner.evaluation.significance import f1_of
+from knn_ner.experimenting.view import View
+from knn_ner.files import read_json
+from knn_ner.retrieval.datastore import Datastore
+
+TRAINING = ("--max_epochs", 6, "--lr", 5e-3, "--train_batch_size", 16, "--device", "cpu")
+GRID = ("--grid_k", 4, 16, "--grid_temperature", 0.05, 0.2)
+STEPS = ("train", "build", "tune", "dev", "test", "oracle")
+
+
+@pytest.fixture(scope="module")
+def given(tiny_corpus, tiny_encoder):
+    return (
+        *("--data_dir", tiny_corpus, "--file_name", "word.bmes", "--bert_path", tiny_encoder),
+        *TRAINING,
+    )
+
+
+def run(*arguments: object) -> dict:
+    return experiment.experiment(experiment.parse_arguments([str(part) for part in arguments]))
+
+
+def train_alone(given, folder, seed) -> None:
+    line = (*given, "--save_path", folder, "--seed", seed)
+    train.train(train.parse_arguments([str(part) for part in line]))
+
+
+@pytest.fixture(scope="module")
+def finished(given, tmp_path_factory):
+    """Two seeds, of which the first was trained by `knn_ner.train`: folder and results."""
+    folder = tmp_path_factory.mktemp("experiment")
+    train_alone(given, folder / "seed-0", 0)
+    return folder, run(*given, *GRID, "--seeds", 0, 1, "--save_path", folder)
+
+
+def written(folder) -> dict:
+    return {
+        path: path.stat().st_mtime_ns
+        for pattern in ("seed-*/*.json", "seed-*/*/*.json", "seed-*/*.csv")
+        for path in folder.glob(pattern)
+    }
+
+
+def test_what_is_written(finished):
+    folder, results = finished
+    assert read_json(folder / "experiment.json") == json.loads(json.dumps(results))
+    for seed in ("seed-0", "seed-1"):
+        names = {path.name for path in (folder / seed).iterdir()}
+        assert names >= {
+            "model", "train_results.json", "settings.json", "datastore", "tuning.json", "tuning.csv",
+            "dev", "test", "oracle.json", "steps.json", "experiment.log",
+        }  # fmt: skip
+        steps = read_json(folder / seed / "steps.json")
+        assert set(steps) == set(STEPS) - {"train"}
+        # What the steps say went to the log, whole lines only.
+        log = (folder / seed / "experiment.log").read_text()
+        assert "== oracle\n" in log and "\r" not in log
+    assert "epoch 6/6" in (folder / "seed-1" / "experiment.log").read_text()
+    assert "== train" not in (folder / "seed-0" / "experiment.log").read_text()
+
+
+def test_the_numbers_are_those_of_the_commands(finished):
+    folder, results = finished
+    for system in ("base", "knn"):
+        for place, score in enumerate(("f1", "strict_f1", "piece_f1")):
+            measured = [
+                read_json(folder / f"seed-{seed}" / "test" / "knn_results.json")[system][score]
+                for seed in (0, 1)
+            ]
+            line = results["comparisons"][place]
+            assert (line["subset"], line["score"]) == ("all", score)
+            # Of the sentences' counts, against the scores over the whole.
+            assert line[system]["values"] == pytest.approx(measured)
+            assert line[system]["mean"] == pytest.approx(np.mean(measured))
+            assert line[system]["std"] == pytest.approx(np.std(measured, ddof=1))
+    word = results["comparisons"][0]
+    gain = np.subtract(word["knn"]["values"], word["base"]["values"])
+    assert word["gain"]["values"] == pytest.approx(gain)
+    assert word["interval"][0] <= word["gain"]["mean"] <= word["interval"][1]
+    assert word["seeds_with_gain"] == (gain > 0).sum()
+    # Nothing that was tuned on dev beats what was chosen on test.
+    assert (np.array(results["oracle"]["f1"]["values"]) >= word["knn"]["values"]).all()
+
+
+def test_the_page(finished):
+    folder, results = finished
+    page = (folder / "experiment.md").read_text()
+    word = results["comparisons"][0]
+    assert f"| {word['gain']['mean']:+.2f} ± {word['gain']['std']:.2f} |" in page
+    assert "word F1, settings chosen on test: **not a fair number**" in page
+    assert f"    {results['command']}" in page
+    assert all(len(line.split("|")) == 10 for line in page.splitlines() if "word F1 |" in line)
+
+
+def test_a_seed_is_trained_as_if_alone(finished, given, tmp_path):
+    folder, _ = finished
+    train_alone(given, tmp_path, 1)
+    weights = "model/model.safetensors"
+    assert (tmp_path / weights).read_bytes() == (folder / "seed-1" / weights).read_bytes()
+
+
+def test_what_inference_keeps(finished):
+    folder, _ = finished
+    base, knn = read_counts(folder / "seed-1" / "test" / "sentences.csv")
+    results = read_json(folder / "seed-1" / "test" / "knn_results.json")
+    assert f1_of(knn.sum(axis=0)) == pytest.approx(
+        [results["knn"][score] for score in ("f1", "strict_f1", "piece_f1")]
+    )
+    assert (base[..., 2] == knn[..., 2]).all() and len(base) == 60
+    votes = read_votes(folder / "seed-1" / "test" / "votes.csv")
+    assert votes and all(0 < share <= 1 for _, share in votes.values())
+    labels = set(Datastore.open(folder / "seed-1" / "datastore").labels)
+    assert {label for label, _ in votes.values()} <= labels
+
+
+def test_what_is_finished_is_not_done_again(finished, given, capfd):
+    folder, results = finished
+    before = written(folder)
+    again = run(*given, *GRID, "--seeds", 0, 1, "--save_path", folder)
+    assert written(folder) == before
+    assert "12 of 12 steps are finished already" in capfd.readouterr().err
+    assert again["comparisons"] == results["comparisons"]
+
+
+def test_another_grid_is_tuned_again(finished, given, tmp_path, capfd):
+    folder, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(folder / "seed-1", copy / "seed-1")
+    run(*given, "--grid_k", 2, "--grid_temperature", 1, "--seeds", 1, "--save_path", copy)
+    said = capfd.readouterr().err
+    assert "2 of 6 steps are finished already" in said
+    assert [line.split(",")[0] for line in said.splitlines() if line.startswith("seed 1")] == [
+        f"seed 1: {step}" for step in STEPS[2:]
+    ]
+    assert read_json(copy / "seed-1" / "tuning.json")["best"]["k"] == 2
+
+
+def test_taggers_of_another_experiment(finished, given, tmp_path):
+    folder, results = finished
+    line = (*given, *GRID, "--seeds", 0, "--save_path", tmp_path, "--taggers", folder)
+    other = run(*line, "--similarity", "l2")
+    assert not (tmp_path / "seed-0" / "model").exists()
+    assert other["per_seed"][0]["tuned"]["similarity"] == "l2"
+    assert other["per_seed"][0]["test"]["base"] == results["per_seed"][0]["test"]["base"]
+    assert other["comparisons"][0]["gain"]["std"] is None
+
+
+def test_other_settings_than_those_of_the_training(finished, given, fails):
+    folder, _ = finished
+    line = (*given, "--seeds", 1, 0, "--save_path", folder, "--lr", 0.01)
+    assert fails(experiment.main, *line) == (
+        f"error: {folder}/seed-1: trained with --lr 0.005, but --lr 0.01 is asked for; give the flags that "
+        "it was trained with, or another --save_path"
+    )
+
+
+def test_no_tagger_to_take(given, fails, tmp_path):
+    line = (*given, "--seeds", 7, "--save_path", tmp_path / "new", "--taggers", tmp_path)
+    assert fails(experiment.main, *line) == (
+        f"error: {tmp_path}/seed-7/train_results.json: not found, but --taggers names this folder; train "
+        "there first, or leave out this seed"
+    )
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_seed_twice(given, fails, tmp_path):
+    line = (*given, "--seeds", 1, 1, "--save_path", tmp_path / "new")
+    assert fails(experiment.main, *line) == "error: --seeds 1 1: each expected once"
+
+
+def test_the_log_has_the_last_state_of_a_line_that_is_written_over(tmp_path, capfd):
+    """As tqdm writes, and an error in a step leaves what it said."""
+    import sys
+
+    view = View(1, ("train",))
+    log = tmp_path / "log"
+    with pytest.raises(ValueError), view.step(3, "train", log):
+        sys.stderr.write("\rbuild: 1%")
+        sys.stderr.write("\rbuild: 50%\rbuild: 100%")
+        sys.stderr.write("\nwarning: look ")
+        sys.stderr.write("here\n")
+        raise ValueError
+    view.close()
+    assert log.read_text() == "== train\nbuild: 100%\nwarning: look here\n"
+    assert capfd.readouterr().err == "seed 3: warning: look here\n"
