@@ -89,6 +89,7 @@ class Retrieved:
     base: (M, L) the tagger's distribution, over its labels and then those that only the datastore has.
     similarities, labels: (M, k) the neighbours, best first.
     all_votes: temperature to (M, L), the vote of every stored token, if k = -1 is to be tried.
+    counts: (M, k) how many entries each neighbour stands for; None if each is one.
     """
 
     base_labels: np.ndarray
@@ -97,6 +98,7 @@ class Retrieved:
     similarities: torch.Tensor
     labels: torch.Tensor
     all_votes: dict[float, torch.Tensor]
+    counts: torch.Tensor | None = None
 
 
 def retrieve(
@@ -147,7 +149,7 @@ def retrieve(
                 neighbours(searcher, alignment, rows, base, hidden, finite, everything, settings)
             )
             seconds["search"] += time.perf_counter() - searching
-    rows, base, similarities, labels, votes = zip(*parts, strict=True)
+    rows, base, similarities, labels, votes, counts = zip(*parts, strict=True)
     return Retrieved(
         base_labels,
         np.concatenate(rows),
@@ -157,6 +159,7 @@ def retrieve(
         dict(zip(settings.grid_temperature, torch.cat(votes, dim=1), strict=True))
         if everything
         else {},
+        None if searcher.store.weights is None else torch.cat(counts),
     )
 
 
@@ -172,12 +175,14 @@ def neighbours(
 ) -> tuple:
     """The neighbours of some rows, without the rows whose neighbours all agree with the tagger."""
     labels = torch.zeros(len(rows), 0, dtype=torch.long)
-    similarities = torch.zeros(len(rows), 0)
+    similarities = counts = torch.zeros(len(rows), 0)
     matters = torch.ones(len(rows), dtype=torch.bool)
     if finite:
         found = searcher.search(hidden, max(finite))
         labels = alignment.vote_labels(searcher.neighbour_labels(found.indices))
-        similarities = found.similarities
+        similarities = counts = found.similarities
+        if searcher.store.weights is not None:
+            counts = searcher.neighbour_weights(found.indices)
         if not everything:
             matters = (labels != base.argmax(-1, keepdim=True)).any(1).cpu()
     votes = (
@@ -191,6 +196,7 @@ def neighbours(
         similarities[matters],
         labels[matters],
         votes[:, matters],
+        counts[matters],
     )
 
 
@@ -201,7 +207,10 @@ def curves(
     found: dict[tuple[int, float], WeightCurve] = {}
     base = retrieved.base.double().cpu().numpy()
     ours = base.argmax(-1)
-    finite = sorted({min(k, retrieved.similarities.shape[1]) for k in grid_k if k > 0})
+    counts = retrieved.counts
+    # More than all there are is as much as these; of a pruned store, they are not told by their number.
+    most = retrieved.similarities.shape[1] if counts is None else max(grid_k)
+    finite = sorted({min(k, most) for k in grid_k if k > 0})
     for temperature in grid_temperature:
         votes = {k: [] for k in finite}
         for start in range(0, len(ours), VOTE_ROWS):
@@ -214,6 +223,7 @@ def curves(
                     base.shape[1],
                     temperature,
                     finite,
+                    None if counts is None else counts[part],
                 ),
                 strict=True,
             ):

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment, interpolate
 from knn_ner.retrieval.search import Searcher
-from knn_ner.retrieval.vote import vote, vote_weights
+from knn_ner.retrieval.vote import counted, vote, vote_weights
 
 
 @dataclass
@@ -48,21 +49,24 @@ def weigh(
     found = searcher.search(hidden, max(k + shown if k > 0 else shown, around))
     labels = alignment.vote_labels(searcher.neighbour_labels(found.indices))
     nothing_left = searcher.store.entries <= shown
+    counts = searcher.neighbour_weights(found.indices)
+    if counts is None:
+        counts = torch.ones_like(found.similarities)
     if k > 0:
-        voters = slice(0, k)
-        weights = vote_weights(
-            found.similarities[:, voters] - found.similarities[:, :1], temperature
-        ).double()
+        behind = found.similarities - found.similarities[:, :1]
+        weights = (vote_weights(behind, temperature) * counted(counts, k)).double()
         shares = (weights / weights.sum(1, keepdim=True))[:, :shown]
-        size = base.shape[1]
-        votes = vote(found.similarities[:, voters], labels[:, voters], size, temperature)
+        how = base.shape[1], temperature
+        votes = vote(found.similarities, labels, *how, counts, k)
         if not nothing_left:
-            later = slice(shown, shown + k)
-            votes_without = vote(found.similarities[:, later], labels[:, later], size, temperature)
+            later = slice(shown, None)
+            votes_without = vote(
+                found.similarities[:, later], labels[:, later], *how, counts[:, later], k
+            )
     else:
         whole = searcher.log_weights(hidden, temperature)
         exponents = found.similarities[:, :shown].double() / temperature
-        shares = (exponents - whole.logsumexp(1, keepdim=True)).exp()
+        shares = (exponents - whole.logsumexp(1, keepdim=True)).exp() * counts[:, :shown]
         votes = alignment.votes(whole.softmax(1).float())
         if not nothing_left:
             rest = searcher.log_weights(hidden, temperature, found.indices[:, :shown])

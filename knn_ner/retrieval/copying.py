@@ -81,6 +81,7 @@ def copy_entries(
             label_ids[source.label_ids[block]],
             source.sentence_ids[block] + first_sentence,
             source.positions[block],
+            None if source.weights is None else source.weights[block],
         )
         if progress is not None:
             progress.update(len(keys))

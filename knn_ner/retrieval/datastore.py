@@ -12,7 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from knn_ner.errors import UserError
-from knn_ner.retrieval.manifest import ENTRY_ARRAYS, Manifest, ShardRecord, checksum
+from knn_ner.retrieval.manifest import (
+    ENTRY_ARRAYS,
+    WEIGHTS_DTYPE,
+    WEIGHTS_FILE,
+    Manifest,
+    ShardRecord,
+    checksum,
+)
 from knn_ner.retrieval.shard_reader import KEYS_FILE, check_sizes, open_shard
 from knn_ner.retrieval.transforms import KeyRecipe, KeyTransform
 
@@ -32,6 +39,7 @@ class Datastore:
         sentence_ids: (n,) int32.
         positions: (n,) int32, the index of the entry's word in its sentence; -1 for special tokens.
         norms: (n,) float32, Euclidean norm of each key as stored.
+        weights: (n,) float32, how many entries each stands for in a pruned store; None in others.
         transform: what hidden states went through to become keys; None if nothing.
     """
 
@@ -60,6 +68,15 @@ class Datastore:
         self.sentence_ids = self._arrays["sentence_ids.npy"]
         self.positions = self._arrays["positions.npy"]
         self.norms = self._arrays["norms.npy"]
+        self.weights = None
+        if manifest.pruned:
+            # A shard that was added since has none: each of its entries is one.
+            self.weights = self._arrays[WEIGHTS_FILE] = np.concatenate(
+                [
+                    arrays.get(WEIGHTS_FILE, np.ones(len(shard), WEIGHTS_DTYPE))
+                    for shard, arrays in parts
+                ]
+            )
         index = [
             np.insert(shard.index, 1, number, axis=1) for number, shard in enumerate(self._shards)
         ]

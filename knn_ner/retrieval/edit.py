@@ -133,8 +133,14 @@ class Edit:
     def remove(self, ids: Iterable[int]) -> tuple[int, int]:
         """Remove sentences that were stored when the edit began; call it first, and once.
 
-        Returns: the number of sentences and of entries. Raises UserError for an unknown id.
+        Returns: the number of sentences and of entries. Raises UserError for an unknown id, and for a
+        pruned store.
         """
+        if self.manifest.pruned:
+            raise UserError(
+                f"{self.path}: is pruned, so that its entries stand for other sentences' too; change the "
+                "datastore that it was made from, and prune that again"
+            )
         ids = np.unique(np.fromiter(ids, np.int64))
         unknown = ids[~np.isin(ids, self.store.stored_sentences)]
         if len(unknown):

@@ -172,6 +172,9 @@ class ExactSearch(Searcher):
             scores[rows, without[rows, columns] - start] = lowest
             label_block = label_ids[start : start + scores.shape[1]].to(self.device, torch.int64)
             members = functional.one_hot(label_block, num_labels).float()  # (keys, labels)
+            if self.store.weights is not None:
+                block_weights = self.store.weights[start : start + scores.shape[1]]
+                members *= torch.from_numpy(block_weights).to(self.device)[:, None]
             before, largest = largest, torch.maximum(largest, scores.amax(dim=1))
             scores -= largest[:, None]
             for number, temperature in enumerate(temperatures):

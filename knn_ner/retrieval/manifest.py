@@ -18,8 +18,8 @@ from knn_ner.errors import UserError
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = "knn-ner datastore"
-# Of a store that nothing but keys as the encoder gave them is in; and of others, which a reader that
-# knows nothing of transforms must not take for such.
+# Of a store whose keys are as the encoder gave them, one for each token; and of others, which a reader
+# that knows nothing of transforms and weights must not take for such.
 FORMAT_VERSION = 1
 EXTENDED_VERSION = 2
 KEY_DTYPES = ("float16", "float32")
@@ -32,6 +32,9 @@ ENTRY_ARRAYS = {
     "positions.npy": "int32",
     "norms.npy": "float32",
 }
+# How many entries each stands for, in shards of pruned stores alone.
+WEIGHTS_FILE = "weights.npy"
+WEIGHTS_DTYPE = "float32"
 SENTENCES_FILE = "sentences.jsonl"
 # One row for each sentence, by id: id, first byte of its line in SENTENCES_FILE, number of bytes.
 SENTENCE_INDEX_FILE = "sentence_index.npy"
@@ -137,6 +140,11 @@ class Manifest:
         return sum(shard.live_sentences for shard in self.shards)
 
     @property
+    def pruned(self) -> bool:
+        """Whether entries stand for others too."""
+        return any(WEIGHTS_FILE in shard.files for shard in self.shards)
+
+    @property
     def edits(self) -> list[Commit]:
         """What became of the store since it was built, as far as the history goes back."""
         return [commit for commit in self.history if commit.action in EDITS]
@@ -240,7 +248,7 @@ class Manifest:
         """Make this the manifest of the datastore in folder `path`, in one step."""
         content = {
             "format": FORMAT,
-            "version": EXTENDED_VERSION if self.transform else FORMAT_VERSION,
+            "version": EXTENDED_VERSION if self.transform or self.pruned else FORMAT_VERSION,
             "dim": self.dim,
             "dtype": self.dtype,
             "counts": {

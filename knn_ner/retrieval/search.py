@@ -110,12 +110,19 @@ class Searcher(ABC):
             return self.vote_all(queries, [temperature])[0]
         found = self.search(queries, k)
         labels = self.neighbour_labels(found.indices)
-        return vote(found.similarities, labels, len(self.store.labels), temperature)
+        counts = self.neighbour_weights(found.indices)
+        return vote(found.similarities, labels, len(self.store.labels), temperature, counts, k)
 
     def neighbour_labels(self, indices: Tensor) -> Tensor:
         """Label ids of entries, int64 in the shape of `indices`."""
         labels = self.store.label_ids[indices.cpu().numpy()]
         return torch.from_numpy(labels.astype(np.int64)).to(self.device)
+
+    def neighbour_weights(self, indices: Tensor) -> Tensor | None:
+        """How many entries each stands for, float32 in the shape of `indices`; None if each is one."""
+        if self.store.weights is None:
+            return None
+        return torch.from_numpy(self.store.weights[indices.cpu().numpy()]).to(self.device)
 
     def rescore(self, queries: Tensor, candidates: Tensor) -> SearchResult:
         """Order candidate entries, (q, c) int64, by their exact similarity to (q, dim) queries."""

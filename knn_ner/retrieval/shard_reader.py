@@ -12,6 +12,8 @@ from knn_ner.retrieval.manifest import (
     SENTENCE_INDEX_FILE,
     SENTENCES_FILE,
     SHARD_FILES,
+    WEIGHTS_DTYPE,
+    WEIGHTS_FILE,
     Manifest,
     ShardRecord,
 )
@@ -90,6 +92,8 @@ def open_shard(
         for name, dtype in ENTRY_ARRAYS.items()
         if name != KEYS_FILE
     }
+    if WEIGHTS_FILE in record.files:
+        arrays[WEIGHTS_FILE] = _load(folder / WEIGHTS_FILE, WEIGHTS_DTYPE, rows)
     keys = _load(folder / KEYS_FILE, manifest.dtype, (*rows, manifest.dim))
     index = _load(folder / SENTENCE_INDEX_FILE, "int64", (record.sentences, 3))
     live = np.ones(record.entries, bool)
@@ -103,7 +107,8 @@ def open_shard(
 
 def check_sizes(path: Path, record: ShardRecord) -> None:
     """Raise UserError unless all files of a shard are there, each with its size."""
-    sizes = {f"{record.folder}/{name}": record.files[name]["bytes"] for name in SHARD_FILES}
+    names = {*SHARD_FILES, *record.files}
+    sizes = {f"{record.folder}/{name}": record.files[name]["bytes"] for name in sorted(names)}
     if record.removed:
         sizes[record.removed.file] = record.removed.bytes
     for name, expected in sizes.items():

@@ -16,6 +16,8 @@ from knn_ner.retrieval.manifest import (
     SENTENCE_INDEX_FILE,
     SENTENCES_FILE,
     SHARD_FILES,
+    WEIGHTS_DTYPE,
+    WEIGHTS_FILE,
     ShardRecord,
     checksum,
     sync,
@@ -81,6 +83,7 @@ class ShardWriter:
         labels: np.ndarray,
         sentence_ids: np.ndarray,
         positions: np.ndarray,
+        weights: np.ndarray | None = None,
     ) -> None:
         """Write m entries to rows start to start + m - 1.
 
@@ -90,6 +93,7 @@ class ShardWriter:
             labels: (m,) int, indices into the label list.
             sentence_ids: (m,) int, ids of sentences given to `add_sentence`.
             positions: (m,) int, the index of the word in its sentence; -1 for special tokens.
+            weights: (m,) float, how many entries each stands for; one, if not given.
 
         Raises UserError if a key is not finite in the store's type.
         """
@@ -112,6 +116,11 @@ class ShardWriter:
         self._arrays["labels.npy"][start:stop] = labels
         self._arrays["sentence_ids.npy"][start:stop] = sentence_ids
         self._arrays["positions.npy"][start:stop] = positions
+        if weights is not None:
+            if WEIGHTS_FILE not in self._arrays:
+                self._arrays[WEIGHTS_FILE] = self._allocate(WEIGHTS_FILE, np.dtype(WEIGHTS_DTYPE))
+                self._arrays[WEIGHTS_FILE][:] = 1
+            self._arrays[WEIGHTS_FILE][start:stop] = weights
         self._written[start:stop] = True
 
     def add_sentence(self, sentence_id: int, words: Sequence[str], tags: Sequence[str]) -> None:
@@ -161,15 +170,16 @@ class ShardWriter:
         np.save(self._unfinished / SENTENCE_INDEX_FILE, np.ascontiguousarray(index))
 
         # All at once: file systems then write their journal once, not once for each.
-        with ThreadPoolExecutor(len(SHARD_FILES) + 1) as pool:
-            names = [self._unfinished / name for name in SHARD_FILES]
-            list(pool.map(sync, [self._unfinished, *names]))
+        names = [*SHARD_FILES, *([WEIGHTS_FILE] if WEIGHTS_FILE in self._arrays else [])]
+        with ThreadPoolExecutor(len(names) + 1) as pool:
+            written = [self._unfinished / name for name in names]
+            list(pool.map(sync, [self._unfinished, *written]))
         files = {
             name: {
                 "bytes": (self._unfinished / name).stat().st_size,
                 "sha256": checksum(self._unfinished / name),
             }
-            for name in SHARD_FILES
+            for name in names
         }
         self.record = ShardRecord(
             folder=self._folder.name,
