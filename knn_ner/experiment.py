@@ -87,9 +87,9 @@ def experiment(settings: argparse.Namespace) -> dict:
         raise
     finally:
         view.close()
-    results = summarise(save_path, settings.seeds, settings.command)
+    results = summarise(settings)
     write_json(save_path / "experiment.json", results)
-    write_text(save_path / "experiment.md", to_markdown(results, Path(settings.data_dir).name))
+    write_text(save_path / "experiment.md", to_markdown(results))
     return results
 
 

@@ -102,6 +102,30 @@ def test_the_page(finished):
     assert all(len(line.split("|")) == 10 for line in page.splitlines() if "word F1 |" in line)
 
 
+def test_leaked_sentences_are_scored_apart(finished, given, tiny_corpus, tmp_path):
+    """Ten training sentences in the test set, one of them tagged otherwise: rows without them."""
+    corpus = tmp_path / "corpus"
+    shutil.copytree(tiny_corpus, corpus)
+    blocks = (corpus / "train.word.bmes").read_text().split("\n\n")[:10]
+    first = blocks[0].splitlines()
+    blocks[0] = "\n".join(f"{line.split()[0]} O" for line in first)
+    test = corpus / "test.word.bmes"
+    test.write_text(test.read_text() + "\n" + "\n\n".join(blocks) + "\n")
+    folder, results = finished
+    line = (*given, *GRID, "--data_dir", corpus, "--seeds", 0, "--save_path", tmp_path / "out")
+    leaked = run(*line, "--taggers", folder)
+    counts = leaked["leakage"]
+    assert (counts["sentences"], counts["exact"], counts["retagged"]) == (70, 10, 1)
+    parts = {each["subset"]: each for each in leaked["comparisons"] if each["score"] == "f1"}
+    assert parts["all"]["sentences"] == 70 and parts["not_stored"]["sentences"] == 60
+    before = results["comparisons"][0]
+    for system in ("base", "knn"):
+        assert parts["not_stored"][system]["mean"] == pytest.approx(before[system]["values"][0])
+    page = (tmp_path / "out" / "experiment.md").read_text()
+    assert "| without 10 stored word for word (60)" in page
+    assert "Of 70 test sentences 10 stand word for word in the datastore, 1 of these with" in page
+
+
 def test_a_seed_is_trained_as_if_alone(finished, given, tmp_path):
     folder, _ = finished
     train_alone(given, tmp_path, 1)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from knn_ner.experimenting.summary import ALL, NOT_SIMILAR, NOT_STORED
+
 SCORE_NAMES = {"f1": "word F1", "strict_f1": "strict F1", "piece_f1": "piece F1"}
 COLUMNS = ("test sentences", "score", "tagger", "kNN", "gain", "95% interval", "p", "seeds better")
 SEED_COLUMNS = (
@@ -38,13 +40,33 @@ def p_text(p: float, resamples: int) -> str:
     return f"< {3 / (resamples + 1):.1g}" if p <= 2 / (resamples + 1) else f"{p:.2g}"
 
 
+def subset_name(line: Mapping[str, Any], leakage: Mapping[str, Any]) -> str:
+    """What test sentences a line is about, and how many."""
+    exact, near = leakage["exact"], leakage["near"]
+    names = {
+        ALL: "all",
+        NOT_STORED: f"without {exact} stored word for word",
+        NOT_SIMILAR: f"without {exact} stored and {near} nearly so",
+    }
+    return f"{names[line['subset']]} ({line['sentences']})"
+
+
+def leakage_text(leakage: Mapping[str, Any]) -> str:
+    """What the datastore has of the test set, in words."""
+    return (
+        f"Of {leakage['sentences']} test sentences {leakage['exact']} stand word for word in the datastore, "
+        f"{leakage['retagged']} of these with other tags; {leakage['near']} more are nearly the same as a "
+        f"stored one (edit similarity of the tokens at least {leakage['similarity']:g}, letter case aside)."
+    )
+
+
 def scores_table(results: Mapping[str, Any]) -> str:
     """The main table: tagger and kNN on all test sentences and on parts, and the oracle."""
     rows = [list(COLUMNS)]
     resamples = results["method"]["resamples"]
     seeds = len(results["seeds"])
     for line in results["comparisons"]:
-        row = [f"{line['subset']} ({line['sentences']})", SCORE_NAMES[line["score"]]]
+        row = [subset_name(line, results["leakage"]), SCORE_NAMES[line["score"]]]
         if "gain" in line:
             low, high = line["interval"]
             row += [
@@ -62,7 +84,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
     oracle = results["oracle"]
     rows.append(
         [
-            f"{first['subset']} ({first['sentences']})",
+            subset_name(first, results["leakage"]),
             "word F1, settings chosen on test: **not a fair number**",
             with_spread(first["base"]),
             with_spread(oracle["f1"]),
@@ -99,7 +121,7 @@ def seeds_table(results: Mapping[str, Any]) -> str:
     return table(rows)
 
 
-def to_markdown(results: Mapping[str, Any], title: str) -> str:
+def to_markdown(results: Mapping[str, Any]) -> str:
     """What `experiment.md` holds."""
     seeds = len(results["seeds"])
     resampled = (
@@ -107,9 +129,10 @@ def to_markdown(results: Mapping[str, Any], title: str) -> str:
     )
     return "\n".join(
         [
-            f"# {title}: {seeds} seed{'s' if seeds > 1 else ''}\n",
+            f"# {results['corpus']}: {seeds} seed{'s' if seeds > 1 else ''}\n",
             f"    {results['command']}\n",
             scores_table(results),
+            leakage_text(results["leakage"]) + "\n",
             f"Mean ± standard deviation over seeds, percent. Interval: bootstrap over {resampled}; p: "
             "paired approximate randomisation over sentences, two-sided, all seeds' outputs of a "
             "sentence swapped together. Settings were tuned on dev by word F1; the oracle's on test.\n",

@@ -1,5 +1,6 @@
 """What the seeds of an experiment measured, gathered: means, spread, intervals, p-values."""
 
+import argparse
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from knn_ner.data.corpus import read_corpus
 from knn_ner.errors import UserError
+from knn_ner.evaluation.leakage import SIMILARITY, Leakage, find_leakage
 from knn_ner.evaluation.records import COUNTS_FILE, SCORES, SYSTEMS, read_counts
 from knn_ner.evaluation.significance import LEVEL, RESAMPLES, f1_of, gain_interval, gains, p_value
 from knn_ner.files import read_json
+from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.manifest import Manifest
 
-ALL = "all"
+# All test sentences; without those that the datastore holds; without these and nearly the same ones.
+ALL, NOT_STORED, NOT_SIMILAR = "all", "not_stored", "not_similar"
 
 
 def read_seed(folder: Path, datastore: Path) -> dict[str, Any]:
@@ -98,27 +103,53 @@ def compare(
     return lines
 
 
+def without_leakage(leakage: Leakage) -> dict[str, np.ndarray]:
+    """The parts of the test set to score: name to (sentences,) bool; none twice."""
+    parts = {ALL: np.ones(len(leakage.exact), dtype=bool)}
+    if leakage.exact.any():
+        parts[NOT_STORED] = ~leakage.exact
+    if leakage.near.any():
+        parts[NOT_SIMILAR] = ~leakage.exact & ~leakage.near
+    return parts
+
+
+def leakage_of(store: Datastore, data_dir: str, file_name: str) -> Leakage:
+    """Which test sentences the datastore holds. Raises `UserError` as `read_corpus` does."""
+    test = read_corpus(data_dir, file_name, splits=("test",)).splits["test"]
+    return find_leakage(
+        [(sentence.words, sentence.tags) for sentence in test],
+        ((sentence["words"], sentence["tags"]) for sentence in store.sentences()),
+    )
+
+
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Mean, standard deviation of a sample (None for a single value), and the values."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}
 
 
-def summarise(save_path: Path, seeds: Sequence[int], command: str) -> dict[str, Any]:
-    """What `experiment.json` holds. Raises `UserError` when a file of a seed is missing."""
-    folders = [save_path / f"seed-{seed}" for seed in seeds]
+def summarise(settings: argparse.Namespace) -> dict[str, Any]:
+    """What `experiment.json` holds, of the flags of `knn_ner.experiment`.
+
+    Raises `UserError` when a file of a seed is missing.
+    """
+    seeds = settings.seeds
+    folders = [Path(settings.save_path) / f"seed-{seed}" for seed in seeds]
     per_seed = [
         {"seed": seed, **read_seed(folder, folder / "datastore")}
         for seed, folder in zip(seeds, folders, strict=True)
     ]
     counts = stack_counts(folders)
-    subsets = {ALL: np.ones(counts["base"].shape[1], dtype=bool)}
+    store = Datastore.open(folders[0] / "datastore")
+    leakage = leakage_of(store, settings.data_dir, settings.file_name)
     oracle = [seed["oracle"]["f1"] for seed in per_seed]
     base = [seed["test"]["base"]["f1"] for seed in per_seed]
     return {
-        "command": command,
+        "command": settings.command,
+        "corpus": Path(settings.data_dir).resolve().name,
         "seeds": list(seeds),
-        "comparisons": compare(counts, subsets),
+        "leakage": leakage.counts() | {"similarity": SIMILARITY},
+        "comparisons": compare(counts, without_leakage(leakage)),
         "oracle": {
             "note": "settings chosen on the test split: not a fair number",
             "f1": spread(oracle),
