@@ -15,7 +15,7 @@ from typing import Any
 from knn_ner.cli import Parser, add_run_arguments, run_main, say
 from knn_ner.errors import UserError
 from knn_ner.inference.tagger import KnnTagger
-from knn_ner.search_arguments import add_retrieval_arguments
+from knn_ner.search_arguments import add_retrieval_arguments, index_settings
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -81,6 +81,7 @@ def open_app(settings: argparse.Namespace) -> tuple[Any, str]:
         temperature=settings.temperature,
         knn_weight=settings.knn_weight,
         similarity=settings.similarity,
+        **index_settings(settings),
         device=settings.device,
         max_length=settings.max_length,
         batch_size=settings.batch_size,

@@ -18,7 +18,11 @@ from knn_ner.inference.tagger import KnnTagger
 from knn_ner.pipeline import show_corpus
 from knn_ner.report.cases import OUTCOMES, CaseWriter, extents_of
 from knn_ner.report.page import build_page
-from knn_ner.search_arguments import add_retrieval_arguments, add_vote_arguments
+from knn_ner.search_arguments import (
+    add_retrieval_arguments,
+    add_vote_arguments,
+    index_settings,
+)
 
 # Entries of the datastore that a map shows.
 ON_THE_MAP = 32
@@ -57,6 +61,7 @@ def explain(settings: argparse.Namespace) -> dict:
         temperature=settings.temperature,
         knn_weight=settings.knn_weight,
         similarity=settings.similarity,
+        **index_settings(settings),
         device=settings.device,
         max_length=settings.max_length,
         batch_size=settings.batch_size,

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from knn_ner.errors import UserError
 from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.indexes import list_records
 from knn_ner.retrieval.manifest import Manifest
 
 
@@ -66,7 +67,18 @@ def describe(path: str | Path) -> dict:
         "content_id": manifest.content_id,
         "labels": manifest.label_counts,
         "history": [asdict(commit) for commit in manifest.history],
+        "indexes": indexes_of(Path(path), manifest),
     }
+
+
+def indexes_of(path: Path, manifest: Manifest) -> list[dict]:
+    """The indexes in a datastore's folder; of their shards, only whether these are the store's."""
+    told = []
+    for record in list_records(path):
+        about = asdict(record) | {"up_to_date": record.content_id == manifest.content_id}
+        del about["shards"]
+        told.append(about)
+    return told
 
 
 def show(told: dict) -> str:
@@ -92,5 +104,17 @@ def show(told: dict) -> str:
         f"  {commit['number']:>4}  {commit['time']}  {commit['action']:<8}"
         f"{commit['sentences']:>8} sentences{commit['entries']:>10} entries"
         for commit in told["history"]
+    ]
+    if told["indexes"]:
+        lines += ["", "indexes"]
+    lines += [
+        f"  {index['index']}, {index['similarity']}: {counted(index['entries'], 'entry')}, "
+        f"{index['bytes'] / 1e6:.1f} MB, {index['seconds']:.1f} s on {index['time']}"
+        + (
+            ""
+            if index["up_to_date"]
+            else "; the datastore was changed since: run knn_ner.build_index"
+        )
+        for index in told["indexes"]
     ]
     return "\n".join(lines)

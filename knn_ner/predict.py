@@ -24,7 +24,11 @@ from knn_ner.errors import UserError
 from knn_ner.files import writing
 from knn_ner.inference.entities import Prediction
 from knn_ner.inference.tagger import TEXTS_AT_ONCE, KnnTagger
-from knn_ner.search_arguments import add_retrieval_arguments, add_vote_arguments
+from knn_ner.search_arguments import (
+    add_retrieval_arguments,
+    add_vote_arguments,
+    index_settings,
+)
 
 STANDARD_INPUT = "-"
 
@@ -158,6 +162,7 @@ def predict(settings: argparse.Namespace) -> int:
         temperature=settings.temperature,
         knn_weight=settings.knn_weight,
         similarity=settings.similarity,
+        **index_settings(settings),
         device=settings.device,
         max_length=settings.max_length,
         batch_size=settings.batch_size,

@@ -1,10 +1,12 @@
 """What the commands that retrieve share: their flags, and the index that these ask for."""
 
 import argparse
+from typing import Any
 
+from knn_ner.cli import positive_int
 from knn_ner.model.representations import choose_device
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.exact import ExactSearch
+from knn_ner.retrieval.opening import EXACT, open_searcher
 from knn_ner.retrieval.search import Searcher
 from knn_ner.retrieval.similarity import SIMILARITIES
 
@@ -32,6 +34,25 @@ def add_retrieval_arguments(
         help="of two hidden states; l2 is minus the squared Euclidean distance"
         + ("" if similarity else " (if not given: as tuned, else cosine)"),
     )
+    group = parser.add_argument_group("the index")
+    group.add_argument(
+        "--index",
+        default=EXACT,
+        metavar="NAME",
+        help="exact; the name of an index that knn_ner.build_index built, such as IVF1024,SQfp16; or auto: "
+        "picked from the size of the store, k and the device, which is said",
+    )
+    group.add_argument(
+        "--nprobe",
+        type=positive_int,
+        help="lists of an IVF index to visit (if not given: 1/32 of them, and as many as hold 8 k entries)",
+    )
+    group.add_argument(
+        "--ef_search",
+        type=positive_int,
+        help="candidates that an HNSW index keeps on its way (if not given: twice as many as it has to "
+        "find, at least 64)",
+    )
 
 
 def add_vote_arguments(
@@ -50,5 +71,25 @@ def add_vote_arguments(
 
 
 def searcher_for(store: Datastore, settings: argparse.Namespace) -> Searcher:
-    """The index over a datastore that the flags of `add_retrieval_arguments` ask for."""
-    return ExactSearch(store, settings.similarity, choose_device(settings.device))
+    """The index over a datastore that the flags of `add_retrieval_arguments` ask for.
+
+    Raises `UserError` as `open_searcher`.
+    """
+    return open_searcher(
+        store,
+        settings.similarity,
+        choose_device(settings.device),
+        k=most_neighbours(settings),
+        **index_settings(settings),
+    )
+
+
+def index_settings(settings: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say of the index, by name."""
+    return {name: getattr(settings, name) for name in ("index", "nprobe", "ef_search")}
+
+
+def most_neighbours(settings: argparse.Namespace) -> int | None:
+    """The largest k that the flags ask for; -1 if it is every stored token alone, None if unknown."""
+    ks = getattr(settings, "grid_k", None) or [getattr(settings, "k", None)]
+    return None if None in ks else max(ks)

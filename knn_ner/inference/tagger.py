@@ -23,8 +23,8 @@ from knn_ner.inference.texts import Text, is_one, read_text
 from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import LoadedTagger, Split, load_alone, load_for_datastore, word_rule
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.exact import ExactSearch
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment
+from knn_ner.retrieval.opening import EXACT, open_searcher, reopen
 from knn_ner.retrieval.search import Searcher
 from knn_ner.retrieval.tuned import choose_settings
 from knn_ner.tagging import Tagging, tag
@@ -55,6 +55,9 @@ class KnnTagger:
         settings: KnnSettings | None = None,
         similarity: str = "cosine",
         *,
+        index: str = EXACT,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
         device: str = "auto",
         batch_size: int = 32,
         precision: str = "32",
@@ -70,7 +73,17 @@ class KnnTagger:
         self.precision = precision
         self.workers = workers
         self._lock = threading.Lock()
-        self._searcher = self._open_searcher()
+        self._searcher: Searcher | None = None
+        if store is not None:
+            self._searcher = open_searcher(
+                store,
+                similarity,
+                self.device,
+                index=index,
+                nprobe=nprobe,
+                ef_search=ef_search,
+                k=settings.k if settings else None,
+            )
 
     @classmethod
     def from_pretrained(
@@ -82,6 +95,9 @@ class KnnTagger:
         temperature: float | None = None,
         knn_weight: float | None = None,
         similarity: str | None = None,
+        index: str = EXACT,
+        nprobe: int | None = None,
+        ef_search: int | None = None,
         device: str = "auto",
         max_length: int = 512,
         batch_size: int = 32,
@@ -93,7 +109,8 @@ class KnnTagger:
         datastore: its folder; without one, the tagger alone answers.
         k, temperature, knn_weight, similarity: what is not given is what was tuned on dev for the
             datastore (`python -m knn_ner.tune` keeps it there), which is said.
-        device, batch_size, precision, workers: as the flags of the commands.
+        index, nprobe, ef_search, device, batch_size, precision, workers: as the flags of the commands.
+            What is added to the datastore counts at once with every index; it is searched exactly.
         max_length: word pieces that the encoder reads at once; longer texts go through windows.
 
         Raises `UserError` when something cannot be loaded, the datastore is another tagger's, or a
@@ -109,6 +126,7 @@ class KnnTagger:
             return cls(load_alone(model, max_length), **run)
         settings, similarity, _ = choose_settings(datastore, k, temperature, knn_weight, similarity)
         tagger = load_for_datastore(model, max_length, datastore)
+        run |= {"index": index, "nprobe": nprobe, "ef_search": ef_search}
         return cls(tagger, Datastore.open(datastore), settings, similarity, **run)
 
     @property
@@ -253,12 +271,7 @@ class KnnTagger:
         """Take in what this or another process has changed in the datastore since it was opened."""
         if self.store is not None:
             self.store = self.store.refresh()
-            self._searcher = self._open_searcher()
-
-    def _open_searcher(self) -> Searcher | None:
-        if self.store is None:
-            return None
-        return ExactSearch(self.store, self.similarity, self.device)
+            self._searcher = reopen(self._searcher, self.store)
 
     def _parts(
         self, texts: Iterable[Input | Text], total: int | None, at_once: int, name: str
