@@ -2,7 +2,8 @@
 
     python -m knn_ner.build_datastore --data_dir D --file_name F --model_path S/model --datastore_path P
 
-A build that was interrupted goes on from its finished shards when the same command is given again.
+Several processes (`--devices`, `--num_nodes`) write shards of one store. A build that was interrupted goes
+on from its finished shards when the same command is given again, with any number of processes.
 """
 
 import argparse
@@ -11,7 +12,8 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,19 +22,18 @@ from tqdm import tqdm
 
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_int, run_main, say
 from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
-from knn_ner.data.encoding import IGNORED
-from knn_ner.data.loading import first_rows, sentence_chunks
+from knn_ner.data.loading import sentence_chunks
+from knn_ner.distributed import Group, add_process_arguments, processes
 from knn_ner.errors import UserError
 from knn_ner.model.layers import KNOWN, canonical_layer, layer_width
-from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, load, show_corpus
 from knn_ner.retrieval.compaction import transform_keys
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.edit import Edit
 from knn_ner.retrieval.folder import lock
 from knn_ner.retrieval.manifest import MANIFEST_FILE, Manifest
 from knn_ner.retrieval.transforms import NONE, KeyRecipe, fit_transform, parse_transform
 from knn_ner.retrieval.writer import DatastoreWriter, is_built
+from knn_ner.storing import write_shard
 
 # Folder in the store's for keys as they are, until the transform that is fitted on them made others.
 UNTRANSFORMED = "untransformed"
@@ -54,7 +55,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--split", choices=SPLITS, default="train", help="the split to store")
     add_key_arguments(parser)
     parser.add_argument(
-        "--shard_words", type=positive_int, default=1 << 16, help="words in a shard, at most"
+        "--shard_words", type=positive_int, default=1 << 14, help="words in a shard, at most"
     )
     parser.add_argument(
         "--replace_edited",
@@ -62,6 +63,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="also replace a datastore that was changed since it was built (knn_ner.datastore)",
     )
     add_run_arguments(parser)
+    add_process_arguments(parser, "P is one folder that all machines share.")
     return parser.parse_args(argv)
 
 
@@ -85,14 +87,17 @@ def add_key_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def build_datastore(settings: argparse.Namespace) -> dict:
-    """Build the datastore; returns counts, bytes and seconds.
+def build_datastore(settings: argparse.Namespace, group: Group | None = None) -> dict:
+    """Build the datastore; returns counts, bytes and seconds, empty in all processes but the first.
 
     With a transform, which is fitted on all keys, these are first written as they are to a folder in the
     store's, and a store that is there already stays good until the new one is finished.
 
+    group: the processes that share the work, each of which calls this; by default one.
+
     Raises `UserError` for bad input.
     """
+    group = group or Group()
     start = time.perf_counter()
     path = Path(settings.datastore_path)
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
@@ -107,7 +112,44 @@ def build_datastore(settings: argparse.Namespace) -> dict:
         parse_transform(transform, width)
         untransformed = fingerprint
         fingerprint = hashlib.sha256(f"{fingerprint} {transform}".encode()).hexdigest()
+    group.check_same("corpus, tagger or setting", fingerprint)
     edits = edits_of(path)
+    store = present_store(path, fingerprint, edits, settings) if group.rank == 0 else None
+    (there,) = group.from_first([store is not None])
+    if there:
+        return summary(store, start) if store else {}
+
+    checked = partial(check_unchanged, path, edits)
+    if transform == NONE:
+        how = {"dim": width, "dtype": settings.key_dtype, "made_with": made_with}
+        how["fingerprint"] = fingerprint
+        write_keys(path, tagger, sentences, settings, how, checked, group)
+    else:
+        raw = path / UNTRANSFORMED
+        # What is transformed is rounded once, after it.
+        how = {"dim": width, "dtype": "float32", "made_with": made_with}
+        how["fingerprint"] = untransformed
+        (there,) = group.from_first([is_built(raw, untransformed)])
+        if not there:
+            write_keys(raw, tagger, sentences, settings, how, checked, group)
+        if group.rank == 0:
+            source = Datastore.open(raw)
+            fitted = fit_transform(source, transform)
+            checked()
+            transform_keys(source, path, fitted, settings.key_dtype, fingerprint)
+    if group.rank:
+        return {}
+    remove_untransformed(path)
+    return summary(Datastore.open(path), start)
+
+
+def present_store(
+    path: Path, fingerprint: str, edits: str, settings: argparse.Namespace
+) -> Datastore | None:
+    """The store that is to be built, if it is there already and whole.
+
+    edits: how what is there was changed since it was built. Raises `UserError` if that must not be lost.
+    """
     if edits and not settings.replace_edited:
         raise UserError(
             f"{path}: was changed since it was built ({edits}), which building it would undo; "
@@ -121,29 +163,11 @@ def build_datastore(settings: argparse.Namespace) -> dict:
             if store.fingerprint == fingerprint and not edits:
                 store.verify()
                 say(f"{path}: this datastore is there already, and whole")
-                return summary(store, start)
+                return store
             say(f"{path}: holds another datastore, which is replaced when this one is finished")
         except UserError as damage:
             say(f"{damage}, which is what happens now")
-
-    checked = partial(check_unchanged, path, edits)
-    if transform == NONE:
-        how = {"dim": width, "dtype": settings.key_dtype, "made_with": made_with}
-        write_keys(path, tagger, sentences, settings, how | {"fingerprint": fingerprint}, checked)
-    else:
-        raw = path / UNTRANSFORMED
-        # What is transformed is rounded once, after it.
-        how = {"dim": width, "dtype": "float32", "made_with": made_with}
-        if not is_built(raw, untransformed):
-            write_keys(
-                raw, tagger, sentences, settings, how | {"fingerprint": untransformed}, checked
-            )
-        source = Datastore.open(raw)
-        fitted = fit_transform(source, transform)
-        checked()
-        transform_keys(source, path, fitted, settings.key_dtype, fingerprint)
-    remove_untransformed(path)
-    return summary(Datastore.open(path), start)
+    return None
 
 
 def write_keys(
@@ -153,33 +177,61 @@ def write_keys(
     settings: argparse.Namespace,
     how: dict,
     checked: Callable[[], None],
+    group: Group,
 ) -> None:
     """Write the store of these sentences, without a transform, or what is missing of it.
 
     how: width and type of the keys, what they are made with, and the build's fingerprint, as for
         `DatastoreWriter`.
     checked: called when the folder's lock is taken, to raise `UserError` if nothing is to be written.
+    group: the processes, which take turns: shards are the same, however many there are.
     """
     # Pieces are made shard by shard, so that of a large corpus only the words are held.
     chunks = list(sentence_chunks(sentences, settings.shard_words))
+    starts = np.cumsum([0, *map(len, chunks)])
+    how = how | {"labels": tagger.labels, "shards": len(chunks)}
     with (
-        DatastoreWriter(path, labels=tagger.labels, shards=len(chunks), **how) as writer,
+        shared_writer(path, how, group) as writer,
         tqdm(total=len(sentences), unit="sentence", desc="build") as progress,
     ):
-        checked()
+        if group.rank == 0:
+            checked()
         if writer.resumed:
             say(f"{path}: {writer.resumed} of {len(chunks)} shards are finished already")
         if writer.discarded:
             say(f"{path}: {writer.discarded} shards of another, unfinished build removed")
         recipe = KeyRecipe(how["made_with"]["layer"])
-        first = 0
-        for number, chunk in enumerate(chunks):
-            if writer.finished(number):
-                progress.update(len(chunk))
-            else:
-                write_shard(writer, number, tagger, chunk, first, settings, progress, recipe)
-            first += len(chunk)
-        writer.commit()
+        todo = group.from_first([n for n in range(len(chunks)) if not writer.finished(n)])
+        progress.update(len(sentences) - sum(len(chunks[number]) for number in todo))
+        for turn in range(0, len(todo), group.size):
+            others = 0
+            for rank, number in enumerate(todo[turn : turn + group.size]):
+                chunk, first = chunks[number], int(starts[number])
+                if rank == group.rank:
+                    write_shard(writer, number, tagger, chunk, first, settings, progress, recipe)
+                else:
+                    others += len(chunk)
+            group.exchange()
+            progress.update(others)
+        if group.rank == 0:
+            writer.commit(wait=group.size > 1)
+    # None has the folder's lock any more.
+    group.exchange()
+
+
+@contextmanager
+def shared_writer(path: Path, how: dict, group: Group) -> Iterator[DatastoreWriter]:
+    """The writer of a build that process 0 begins or takes up, and the others join."""
+    if group.rank:
+        (build,) = group.from_first([])
+        with DatastoreWriter(path, **how, join=f"{build:08x}") as writer:
+            yield writer
+        return
+    with DatastoreWriter(path, **how) as writer:
+        if group.size > 1:
+            writer.share()
+        group.from_first([int(writer.build, 16)])
+        yield writer
 
 
 def check_unchanged(path: Path, edits: str) -> None:
@@ -213,54 +265,6 @@ def edits_of(path: Path) -> str:
     )
 
 
-def write_shard(
-    writer: DatastoreWriter | Edit,
-    number: int,
-    tagger: LoadedTagger,
-    sentences: Sequence[Sentence],
-    first: int,
-    settings: argparse.Namespace,
-    progress: tqdm,
-    recipe: KeyRecipe,
-) -> None:
-    """Write the pieces of a run of sentences, whose ids begin with `first`, as a shard.
-
-    Batches come by length; the rows are written in the order of the corpus, so that the store does not
-    depend on the batch size.
-    """
-    chunk = tagger.encoding.encode(sentences)
-    labels = np.concatenate([sentence.labels for sentence in chunk])
-    positions = np.concatenate([sentence.word_of_piece for sentence in chunk])
-    ids = first + np.repeat(np.arange(len(chunk)), np.diff(first_rows(chunk)))
-    stored = labels != IGNORED
-    entry = np.cumsum(stored) - 1
-    begins = np.zeros(len(labels), dtype=bool)
-    begins[first_rows(chunk)[:-1]] = True
-    with writer.shard(number, int(stored.sum())) as shard:
-        for offset, sentence in enumerate(sentences):
-            shard.add_sentence(first + offset, sentence.words, sentence.tags)
-        for batch in represent(
-            tagger.model,
-            chunk,
-            pad_id=tagger.tokenizer.pad_token_id,
-            max_length=tagger.max_length,
-            batch_size=settings.batch_size,
-            device=choose_device(settings.device),
-            precision=settings.precision,
-            workers=settings.workers,
-            recipe=recipe,
-        ):
-            rows = batch.rows.numpy()
-            progress.update(int(begins[rows].sum()))
-            kept = stored[rows]
-            rows, keys = rows[kept], batch.keys().cpu().numpy()[kept]
-            # One write for each window, whose rows follow each other.
-            borders = np.flatnonzero(np.diff(entry[rows]) != 1) + 1
-            for run, run_keys in zip(np.split(rows, borders), np.split(keys, borders), strict=True):
-                if len(run):
-                    shard.write(entry[run[0]], run_keys, labels[run], ids[run], positions[run])
-
-
 def build_fingerprint(
     source: dict, sentences: Sequence[Sentence], max_length: int, settings: argparse.Namespace
 ) -> str:
@@ -288,12 +292,14 @@ def summary(store: Datastore, start: float) -> dict:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    settings = parse_arguments(argv)
-    built = build_datastore(settings)
-    print(
-        f"{settings.datastore_path}: {built['entries']} entries of {built['sentences']} sentences, "
-        f"{built['dim']} x {built['dtype']}, {built['bytes'] / 1e6:.1f} MB, {built['seconds']:.1f} s"
-    )
+    with processes(parse_arguments, argv) as (settings, group):
+        built = build_datastore(settings, group)
+        if group.rank == 0:
+            print(
+                f"{settings.datastore_path}: {built['entries']} entries of {built['sentences']} "
+                f"sentences, {built['dim']} x {built['dtype']}, {built['bytes'] / 1e6:.1f} MB, "
+                f"{built['seconds']:.1f} s"
+            )
 
 
 if __name__ == "__main__":

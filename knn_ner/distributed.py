@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 from knn_ner.cli import positive_int, say
 from knn_ner.errors import UserError
@@ -130,13 +131,23 @@ class Group:
         return list(received.split(list(receive)))
 
 
-def add_process_arguments(parser: argparse.ArgumentParser, more: str = "") -> None:
+class SharedProgress:
+    """The bar of work that all processes share, moved on by one that takes the others to be as far."""
+
+    def __init__(self, bar: tqdm, group: Group):
+        self.bar, self.group = bar, group
+
+    def update(self, count: int) -> None:
+        self.bar.update(min(count * self.group.size, self.bar.total - self.bar.n))
+
+
+def add_process_arguments(parser: argparse.ArgumentParser, more: str) -> None:
     """How many processes share the work; `more` is what else to say of it."""
     group = parser.add_argument_group(
         "processes",
         "More than one share the work, and the result is that of one. With --num_nodes, give the same "
         "command on each machine, with MASTER_ADDR and MASTER_PORT (of the first) and NODE_RANK (0, 1, "
-        "...) in the environment; or start it by torchrun, without these flags." + more,
+        "...) in the environment; or start it by torchrun, without these flags. " + more,
     )
     group.add_argument(
         "--devices",

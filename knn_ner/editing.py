@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from knn_ner.build_datastore import write_shard
 from knn_ner.data.corpus import Sentence
 from knn_ner.data.encoding import IGNORED, Encoding, complete_labels
 from knn_ner.data.loading import sentence_chunks
@@ -28,6 +27,7 @@ from knn_ner.errors import UserError
 from knn_ner.pipeline import LoadedTagger
 from knn_ner.retrieval.edit import Edit, NewLabels
 from knn_ner.retrieval.folder import WAIT
+from knn_ner.storing import write_shard
 
 # Words of the sentences whose pieces are held at once; they become one shard.
 SHARD_WORDS = 1 << 16

@@ -9,13 +9,18 @@ a word voted).
 """
 
 import argparse
+import dataclasses
+import hashlib
+import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, run_main
-from knn_ner.data.corpus import SPLITS, other_positions, read_corpus
+from knn_ner.data.corpus import SPLITS, Corpus, other_positions, read_corpus
+from knn_ner.distributed import Group, SharedProgress, add_process_arguments, processes
 from knn_ner.errors import UserError
 from knn_ner.evaluation.records import (
     COUNTS_FILE,
@@ -26,9 +31,13 @@ from knn_ner.evaluation.records import (
 )
 from knn_ner.files import read_json, write_json, write_text
 from knn_ner.model.representations import choose_device
-from knn_ner.pipeline import Split, load, make_split, show_corpus
+from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.distributed import DistributedSearch
 from knn_ner.retrieval.interpolation import KnnSettings
 from knn_ner.retrieval.manifest import Manifest
+from knn_ner.retrieval.opening import EXACT
+from knn_ner.retrieval.search import Searcher
 from knn_ner.retrieval.tuned import choose_settings
 from knn_ner.search_arguments import add_retrieval_arguments, add_vote_arguments, searcher_for
 from knn_ner.tagging import Tagging, open_datastore, tag
@@ -54,6 +63,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="search for every token, also where no vote could change the tag",
     )
     add_run_arguments(parser)
+    add_process_arguments(
+        parser, "Each encodes its part of the sentences, and searches its part of P."
+    )
     return parser.parse_args(argv)
 
 
@@ -88,11 +100,14 @@ def resolve_vote(settings: argparse.Namespace) -> str:
     return "tuned" if settings.tuning else source
 
 
-def infer(settings: argparse.Namespace) -> dict:
-    """Run inference; returns what `knn_results.json` holds.
+def infer(settings: argparse.Namespace, group: Group | None = None) -> dict:
+    """Run inference; returns what `knn_results.json` holds, nothing in all processes but the first.
+
+    group: the processes that share the work, each of which calls this; by default one.
 
     Raises `UserError` for bad input.
     """
+    group = group or Group()
     source = resolve_vote(settings)
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
     show_corpus(corpus)
@@ -100,22 +115,30 @@ def infer(settings: argparse.Namespace) -> dict:
     labels = [*labels, *other_positions(corpus.splits[settings.split], labels)]
     tagger = load(settings.model_path, settings.max_length, corpus, labels)
     store = open_datastore(settings.datastore_path, tagger)
-    device = choose_device(settings.device)
-    searcher = searcher_for(store, settings)
+    group.check_same(
+        "corpus, tagger, datastore or setting", digest(settings, corpus, tagger, store)
+    )
     split = make_split(corpus, settings.split, tagger.encoding_with([*store.labels, *labels]))
-    with tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="infer") as progress:
+    with (
+        shared_searcher(store, settings, group) as searcher,
+        tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="infer") as progress,
+    ):
         tagging = tag(
             tagger,
             split,
             searcher,
             KnnSettings(settings.k, settings.temperature, settings.knn_weight),
             search="all" if settings.exhaustive else "needed",
-            device=device,
+            device=choose_device(settings.device),
             batch_size=settings.batch_size,
             precision=settings.precision,
             workers=settings.workers,
-            progress=progress,
+            share=(group.rank, group.size),
+            progress=SharedProgress(progress, group),
         )
+    tagging = joined(tagging, group)
+    if group.rank:
+        return {}
     results = {
         "base": split.score(tagging.base),
         "knn": split.score(tagging.knn),
@@ -136,6 +159,60 @@ def infer(settings: argparse.Namespace) -> dict:
     write_records(Path(settings.save_path), split, tagging)
     write_json(Path(settings.save_path) / "knn_results.json", results)
     return results
+
+
+def shared_searcher(
+    store: Datastore, settings: argparse.Namespace, group: Group
+) -> AbstractContextManager[Searcher]:
+    """The index that the flags ask for, over the parts of the store that the processes have.
+
+    Raises `UserError` for one that cannot be shared.
+    """
+    if group.size == 1:
+        return nullcontext(searcher_for(store, settings))
+    if settings.index != EXACT:
+        raise UserError(
+            f"--index {settings.index}: {group.size} processes search exactly; leave it out, or use one "
+            "process"
+        )
+    return DistributedSearch(store, settings.similarity, choose_device(settings.device), group)
+
+
+def digest(
+    settings: argparse.Namespace, corpus: Corpus, tagger: LoadedTagger, store: Datastore
+) -> str:
+    """Of what makes the tags, paths aside: processes share the work if they have it in common."""
+    names = ("split", "k", "temperature", "knn_weight", "similarity", "exhaustive")
+    names = (*names, "batch_size", "precision")
+    words = [sentence.words for sentence in corpus.splits[settings.split]]
+    content = [store.content_id, tagger.made_with, tagger.max_length, words]
+    content += [getattr(settings, name) for name in names]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def joined(tagging: Tagging, group: Group) -> Tagging:
+    """The tags of all rows, in every process, from those of each one's share; seconds are the slowest's."""
+    if group.size == 1:
+        return tagging
+    arrays = {}
+    for field in dataclasses.fields(tagging):
+        array = getattr(tagging, field.name)
+        if isinstance(array, np.ndarray):
+            # Rows of others are 0 or unknown here; what no process knows stays so.
+            largest = group.largest(np.nan_to_num(array, nan=-1))
+            if array.dtype.kind == "f":
+                largest[largest < 0] = np.nan
+            arrays[field.name] = largest
+    counts = group.exchange(tagging.tokens, tagging.searched)
+    tokens, searched = (sum(column) for column in zip(*counts, strict=True))
+    seconds = group.largest(np.array(list(tagging.seconds.values())))
+    return dataclasses.replace(
+        tagging,
+        **arrays,
+        tokens=tokens,
+        searched=searched,
+        seconds=dict(zip(tagging.seconds, seconds.tolist(), strict=True)),
+    )
 
 
 def write_predictions(path: Path, split: Split, tagging: Tagging) -> None:
@@ -195,7 +272,10 @@ def table(results: dict) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
-    print(table(infer(parse_arguments(argv))))
+    with processes(parse_arguments, argv) as (settings, group):
+        results = infer(settings, group)
+        if group.rank == 0:
+            print(table(results))
 
 
 if __name__ == "__main__":

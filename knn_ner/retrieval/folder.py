@@ -33,29 +33,41 @@ WAIT = 60.0
 LOOK_EVERY = 0.002
 
 
-def lock(path: Path, wait: float = 0.0) -> IO:
+def lock(path: Path, wait: float = 0.0, *, shared: bool = False) -> IO:
     """Make the folder and take its lock, which the system frees if the process dies.
 
     Args:
         path: the folder.
         wait: seconds to wait for another process that has the lock.
+        shared: have the lock together with others that have it shared.
 
     Returns: a stream; closing it frees the lock. Raises UserError if the folder cannot be written,
     or the other process has not finished in time.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        stream = (path / LOCK_FILE).open("w")
+        # For reading too: on a network file system only such a file is locked for several.
+        stream = (path / LOCK_FILE).open("w+")
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"{path}: not a folder; give a folder for the datastore") from None
     except OSError as error:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); give a folder that can"
         ) from None
+    _take(stream, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait)
+    return stream
+
+
+def share(stream: IO, path: Path) -> None:
+    """Have a lock that `lock` gave together with others. Raises UserError if it was lost just then."""
+    _take(stream, path, fcntl.LOCK_SH, 0.0)
+
+
+def _take(stream: IO, path: Path, kind: int, wait: float) -> None:
     deadline = time.monotonic() + wait
     while True:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() < deadline:
                 time.sleep(LOOK_EVERY)
@@ -65,7 +77,7 @@ def lock(path: Path, wait: float = 0.0) -> IO:
             raise UserError(
                 f"{path}: another process {writing} to this datastore; wait until it has finished"
             ) from None
-        return stream
+        return
 
 
 def new_name() -> str:
@@ -76,16 +88,20 @@ def new_name() -> str:
     return uuid.uuid4().hex[:8]
 
 
+def journal(path: Path) -> dict:
+    """What building.json says; empty if there is none."""
+    try:
+        return json.loads((path / JOURNAL_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+
+
 def unfinished_build(path: Path) -> dict:
     """What building.json says of an unfinished build; empty if there is none. Under the lock."""
-    file = path / JOURNAL_FILE
-    try:
-        build = json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    if any(name.endswith(build["build"]) for name in named(path)):
+    build = journal(path)
+    if build and any(name.endswith(build["build"]) for name in named(path)):
         # It outlived its own commit.
-        file.unlink()
+        (path / JOURNAL_FILE).unlink()
         return {}
     return build
 
