@@ -13,7 +13,7 @@ from knn_ner.experimenting.view import View
 from knn_ner.files import read_json
 from knn_ner.retrieval.datastore import Datastore
 
-TRAINING = ("--max_epochs", 6, "--lr", 5e-3, "--train_batch_size", 16, "--device", "cpu")
+TRAINING = ("--max_epochs", 12, "--lr", 5e-3, "--train_batch_size", 16, "--device", "cpu")
 GRID = ("--grid_k", 4, 16, "--grid_temperature", 0.05, 0.2)
 STEPS = ("train", "build", "tune", "dev", "test", "oracle")
 
@@ -65,7 +65,7 @@ def test_what_is_written(finished):
         # What the steps say went to the log, whole lines only.
         log = (folder / seed / "experiment.log").read_text()
         assert "== oracle\n" in log and "\r" not in log
-    assert "epoch 6/6" in (folder / "seed-1" / "experiment.log").read_text()
+    assert "epoch 12/12" in (folder / "seed-1" / "experiment.log").read_text()
     assert "== train" not in (folder / "seed-0" / "experiment.log").read_text()
 
 
@@ -99,7 +99,24 @@ def test_the_page(finished):
     assert f"| {word['gain']['mean']:+.2f} ± {word['gain']['std']:.2f} |" in page
     assert "word F1, settings chosen on test: **not a fair number**" in page
     assert f"    {results['command']}" in page
-    assert all(len(line.split("|")) == 10 for line in page.splitlines() if "word F1 |" in line)
+    assert all(len(line.split("|")) == 10 for line in page.splitlines() if "word F1 " in line)
+
+
+def test_the_breakdown_adds_up_to_the_scores(finished):
+    folder, results = finished
+    told = results["breakdown"]
+    measured = [read_json(folder / f"seed-{seed}" / "test" / "knn_results.json") for seed in (0, 1)]
+    types = {each["group"]: each for each in told["groups"]["type"]}
+    for type_, group in types.items():
+        for system in ("base", "knn"):
+            scores = [each[system]["per_type"].get(type_, {"f1": 0})["f1"] for each in measured]
+            assert group[system] == pytest.approx(np.mean(scores))
+    entities = results["comparisons"][0]["entities"]
+    assert sum(group["entities"] for group in types.values()) == entities
+    words = sum(row["words"] for row in told["agreement"])
+    assert words == told["tags"]["words"] == 677
+    page = (folder / "experiment.md").read_text()
+    assert "| form in training  | unseen " in page and "| not searched " in page
 
 
 def test_leaked_sentences_are_scored_apart(finished, given, tiny_corpus, tmp_path):

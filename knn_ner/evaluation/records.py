@@ -141,6 +141,31 @@ def read_votes(path: Path) -> dict[tuple[int, int], tuple[str, float]]:
         ) from None
 
 
+def read_predictions(path: Path) -> list[tuple[list[str], list[str], list[str], list[str]]]:
+    """A `predictions.txt`: for each sentence its words, and the tags of gold, tagger and kNN.
+
+    Raises `UserError` when there is no such file, or it holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; python -m knn_ner.infer writes it") from None
+    sentences = []
+    number = 0
+    for block in text.removesuffix("\n").split("\n\n"):
+        lines = [line.split("\t") for line in block.split("\n")]
+        for line in lines:
+            number += 1
+            if len(line) != 4:
+                raise UserError(
+                    f"{path}:{number}: {len(line)} columns found, expected word, gold, base and knn"
+                )
+        words, gold, base, knn = (list(column) for column in zip(*lines, strict=True))
+        sentences.append((words, gold, base, knn))
+        number += 1
+    return sentences
+
+
 def _read(path: Path) -> list[dict[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:

@@ -12,17 +12,22 @@ SEED_COLUMNS = (
     "oracle's gain", "searched", "changed",
 )  # fmt: skip
 
+GROUP_COLUMNS = (
+    "", "group", "entities", "tagger", "kNN", "gain", "95% interval", "found", "lost", "removed", "added",
+)  # fmt: skip
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its first row the heading; all but the first column to the right."""
+
+def table(rows: Sequence[Sequence[str]], names: int = 1) -> str:
+    """A Markdown table, its first row the heading; all but the first `names` columns to the right."""
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
     rule = [
-        "-" * width if place == 0 else "-" * (width - 1) + ":" for place, width in enumerate(widths)
+        "-" * width if place < names else "-" * (width - 1) + ":"
+        for place, width in enumerate(widths)
     ]
     lines = []
     for row in (rows[0], rule, *rows[1:]):
         cells = [
-            cell.ljust(width) if place == 0 else cell.rjust(width)
+            cell.ljust(width) if place < names else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -33,11 +38,6 @@ def with_spread(values: Mapping[str, Any], sign: str = "") -> str:
     """`35.49 ± 0.61`; the mean alone if there is one value."""
     text = f"{values['mean']:{sign}.2f}"
     return text if values["std"] is None else f"{text} ± {values['std']:.2f}"
-
-
-def p_text(p: float, resamples: int) -> str:
-    """Two digits, or that it is as low as can be told."""
-    return f"< {3 / (resamples + 1):.1g}" if p <= 2 / (resamples + 1) else f"{p:.2g}"
 
 
 def subset_name(line: Mapping[str, Any], leakage: Mapping[str, Any]) -> str:
@@ -63,7 +63,6 @@ def leakage_text(leakage: Mapping[str, Any]) -> str:
 def scores_table(results: Mapping[str, Any]) -> str:
     """The main table: tagger and kNN on all test sentences and on parts, and the oracle."""
     rows = [list(COLUMNS)]
-    resamples = results["method"]["resamples"]
     seeds = len(results["seeds"])
     for line in results["comparisons"]:
         row = [subset_name(line, results["leakage"]), SCORE_NAMES[line["score"]]]
@@ -74,7 +73,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
                 with_spread(line["knn"]),
                 with_spread(line["gain"], "+"),
                 f"{low:+.2f} to {high:+.2f}",
-                p_text(line["p"], resamples),
+                f"{line['p']:.2g}",
                 f"{line['seeds_with_gain']} of {seeds}",
             ]
         else:
@@ -94,7 +93,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
             "",
         ]
     )
-    return table(rows)
+    return table(rows, names=2)
 
 
 def seeds_table(results: Mapping[str, Any]) -> str:
@@ -121,6 +120,47 @@ def seeds_table(results: Mapping[str, Any]) -> str:
     return table(rows)
 
 
+def breakdown_text(breakdown: Mapping[str, Any], seeds: int) -> str:
+    """What kNN changed, in words."""
+    tags, entities = breakdown["tags"], breakdown["entities"]
+    return (
+        f"kNN changes the tags of {tags['changed']:g} of {tags['words']:g} words: {tags['fixed']:g} put "
+        f"right, {tags['broken']:g} spoilt, {tags['other']:g} wrong before and after. Of "
+        f"{entities['gold']:g} entities it finds {entities['found']:g} more and loses {entities['lost']:g}; of "
+        f"wrong ones it removes {entities['removed']:g} and adds {entities['added']:g}"
+        + (" (averages over seeds)." if seeds > 1 else ".")
+    )
+
+
+def groups_table(breakdown: Mapping[str, Any]) -> str:
+    """Tagger and kNN by groups of entities."""
+    rows = [list(GROUP_COLUMNS)]
+    for dimension, groups in breakdown["groups"].items():
+        for group in groups:
+            low, high = group["interval"]
+            rows.append(
+                [
+                    dimension,
+                    group["group"],
+                    str(group["entities"]),
+                    *(f"{group[system]:.2f}" for system in ("base", "knn")),
+                    f"{group['gain']:+.2f}",
+                    f"{low:+.2f} to {high:+.2f}",
+                    *(f"{group[each]:.1f}" for each in ("found", "lost", "removed", "added")),
+                ]
+            )
+    return table(rows, names=2)
+
+
+def agreement_table(breakdown: Mapping[str, Any]) -> str:
+    """Words by how much their neighbours agree."""
+    names = ("words", "entity words", "tagger right", "changed", "fixed", "broken", "other")
+    rows = [["agreement of the neighbours", *names]]
+    for row in breakdown["agreement"]:
+        rows.append([row["agreement"], *(f"{row[name]:.1f}" for name in names)])
+    return table(rows)
+
+
 def to_markdown(results: Mapping[str, Any]) -> str:
     """What `experiment.md` holds."""
     seeds = len(results["seeds"])
@@ -138,5 +178,12 @@ def to_markdown(results: Mapping[str, Any]) -> str:
             "sentence swapped together. Settings were tuned on dev by word F1; the oracle's on test.\n",
             "## Seeds (word F1)\n",
             seeds_table(results),
+            "## Where the gain comes from (word F1)\n",
+            breakdown_text(results["breakdown"], seeds) + "\n",
+            groups_table(results["breakdown"]),
+            agreement_table(results["breakdown"]),
+            "Form in training: the entity's words as an entity of the datastore's sentences, of the same "
+            "type, of another one alone, or not at all; times: as an entity of any type. Agreement: the "
+            "share of the vote that its likeliest label has, for the words that were searched.",
         ]
     )

@@ -8,10 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from knn_ner.data.corpus import read_corpus
+from knn_ner.data.corpus import Sentence, read_corpus
 from knn_ner.errors import UserError
+from knn_ner.evaluation.breakdown import Forms, break_down
 from knn_ner.evaluation.leakage import SIMILARITY, Leakage, find_leakage
-from knn_ner.evaluation.records import COUNTS_FILE, SCORES, SYSTEMS, read_counts
+from knn_ner.evaluation.records import (
+    COUNTS_FILE,
+    SCORES,
+    SYSTEMS,
+    VOTES_FILE,
+    read_counts,
+    read_predictions,
+    read_votes,
+)
 from knn_ner.evaluation.significance import LEVEL, RESAMPLES, f1_of, gain_interval, gains, p_value
 from knn_ner.files import read_json
 from knn_ner.retrieval.datastore import Datastore
@@ -113,12 +122,22 @@ def without_leakage(leakage: Leakage) -> dict[str, np.ndarray]:
     return parts
 
 
-def leakage_of(store: Datastore, data_dir: str, file_name: str) -> Leakage:
-    """Which test sentences the datastore holds. Raises `UserError` as `read_corpus` does."""
-    test = read_corpus(data_dir, file_name, splits=("test",)).splits["test"]
+def leakage_of(store: Datastore, test: Sequence[Sentence]) -> Leakage:
+    """Which test sentences the datastore holds."""
     return find_leakage(
         [(sentence.words, sentence.tags) for sentence in test],
         ((sentence["words"], sentence["tags"]) for sentence in store.sentences()),
+    )
+
+
+def breakdown_of(store: Datastore, folders: Sequence[Path], scheme: str) -> dict[str, Any]:
+    """Where the gain of all seeds comes from. Raises `UserError` when a file of a seed is missing."""
+    stored = ((sentence["words"], sentence["tags"]) for sentence in store.sentences())
+    return break_down(
+        [read_predictions(folder / "test" / "predictions.txt") for folder in folders],
+        [read_votes(folder / "test" / VOTES_FILE) for folder in folders],
+        Forms(stored, scheme),
+        scheme,
     )
 
 
@@ -141,7 +160,8 @@ def summarise(settings: argparse.Namespace) -> dict[str, Any]:
     ]
     counts = stack_counts(folders)
     store = Datastore.open(folders[0] / "datastore")
-    leakage = leakage_of(store, settings.data_dir, settings.file_name)
+    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("test",))
+    leakage = leakage_of(store, corpus.splits["test"])
     oracle = [seed["oracle"]["f1"] for seed in per_seed]
     base = [seed["test"]["base"]["f1"] for seed in per_seed]
     return {
@@ -155,6 +175,7 @@ def summarise(settings: argparse.Namespace) -> dict[str, Any]:
             "f1": spread(oracle),
             "gain": spread([best - alone for best, alone in zip(oracle, base, strict=True)]),
         },
+        "breakdown": breakdown_of(store, folders, corpus.scheme.name),
         "method": {"interval": LEVEL, "resamples": RESAMPLES},
         "per_seed": per_seed,
     }

@@ -1,0 +1,186 @@
+"""Where a gain comes from: which tags and entities kNN puts right and which it spoils, group by group.
+
+Entities are those of the word-level F1. A group's F1 counts its gold entities and the predicted ones of the
+same kind, so that a predicted entity is in the group of its own type, length and form. The form of an entity
+(its words) is looked up among the entities of the datastore's sentences.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from knn_ner.evaluation.records import SYSTEMS
+from knn_ner.evaluation.significance import f1_of, gain_interval, gains
+from knn_ner.evaluation.spans import Span, word_spans
+
+SEEN, OTHER_TYPE, UNSEEN = "seen", "seen with another type", "unseen"
+DIMENSIONS = ("type", "length", "form in training", "times in training")
+LENGTHS = ("1", "2", "3", "4", "5 or more")
+TIMES = ("0", "1", "2 to 4", "5 to 19", "20 or more")
+_TIMES_FROM = (0, 1, 2, 5, 20)
+NOT_SEARCHED = "not searched"
+AGREEMENTS = ("below 0.5", "0.5 to 0.7", "0.7 to 0.9", "0.9 to 0.99", "0.99 to 1")
+_AGREEMENTS_FROM = (0.0, 0.5, 0.7, 0.9, 0.99)
+# Of the intervals of groups, which are many.
+RESAMPLES = 2000
+
+# Of a sentence: words, gold tags, and the tags of tagger and kNN.
+Predicted = tuple[Sequence[str], Sequence[str], Sequence[str], Sequence[str]]
+Votes = Mapping[tuple[int, int], tuple[str, float]]
+
+
+class Forms:
+    """The forms of the entities in labelled sentences: how often each was which type."""
+
+    def __init__(self, sentences: Iterable[tuple[Sequence[str], Sequence[str]]], scheme: str):
+        self._types: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+        for words, tags in sentences:
+            for type_, first, last in word_spans(tags, scheme):
+                self._types[tuple(words[first : last + 1])][type_] += 1
+
+    def groups(self, words: Sequence[str], span: Span) -> tuple[str, ...]:
+        """The group of an entity in each of `DIMENSIONS`."""
+        type_, first, last = span
+        length = last - first + 1
+        types = self._types.get(tuple(words[first : last + 1]), Counter())
+        times = types.total()
+        form = SEEN if types[type_] else OTHER_TYPE if times else UNSEEN
+        bucket = TIMES[np.searchsorted(_TIMES_FROM, times, side="right") - 1]
+        return type_, LENGTHS[min(length, len(LENGTHS)) - 1], form, bucket
+
+
+def break_down(
+    seeds: Sequence[Sequence[Predicted]], votes: Sequence[Votes], forms: Forms, scheme: str
+) -> dict[str, Any]:
+    """The breakdown of all seeds' predictions of the same sentences; `votes` likewise.
+
+    Returns:
+        tags, entities: what changed, on average over seeds (see `changed_tags`, `changed_entities`).
+        groups: for each of `DIMENSIONS` a list of groups with their gold entities, mean F1 of both systems,
+            mean gain, its 95% interval, and the entities changed.
+        agreement: for each bin of the neighbours' agreement the words, and what became of them.
+    """
+    return {
+        "tags": _mean([changed_tags(sentences) for sentences in seeds]),
+        "entities": _mean([changed_entities(sentences, scheme) for sentences in seeds]),
+        "groups": group_gains(seeds, forms, scheme),
+        "agreement": by_agreement(seeds, votes),
+    }
+
+
+def changed_tags(sentences: Sequence[Predicted]) -> dict[str, int]:
+    """Words whose tag kNN changed: fixed, broken, and wrong before and after."""
+    counts = Counter(words=0, changed=0, fixed=0, broken=0, other=0)
+    for _, gold, base, knn in sentences:
+        counts["words"] += len(gold)
+        for true, before, after in zip(gold, base, knn, strict=True):
+            if before != after:
+                counts["changed"] += 1
+                counts[_change(true, before, after)] += 1
+    return dict(counts)
+
+
+def changed_entities(sentences: Sequence[Predicted], scheme: str) -> dict[str, int]:
+    """Entities that kNN changed: right ones found or lost, wrong ones removed or added."""
+    counts = Counter(gold=0, found=0, lost=0, removed=0, added=0)
+    for _, *tags in sentences:
+        gold, base, knn = (set(word_spans(each, scheme)) for each in tags)
+        counts["gold"] += len(gold)
+        _count_changes(counts, gold, base, knn)
+    return dict(counts)
+
+
+def group_gains(
+    seeds: Sequence[Sequence[Predicted]], forms: Forms, scheme: str
+) -> dict[str, list[dict[str, Any]]]:
+    """Tagger and kNN on each group of entities, groups in their natural order."""
+    shape = len(SYSTEMS), len(seeds), len(seeds[0]), 3
+    counts: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.zeros(shape, np.int64))
+    changes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for seed, sentences in enumerate(seeds):
+        for row, (words, *tags) in enumerate(sentences):
+            parts = [set(word_spans(each, scheme)) for each in tags]
+            groups = {span: forms.groups(words, span) for span in set().union(*parts)}
+            for place, dimension in enumerate(DIMENSIONS):
+                for name in {each[place] for each in groups.values()}:
+                    gold, *found = (
+                        {span for span in part if groups[span][place] == name} for part in parts
+                    )
+                    cell = counts[dimension, name][:, seed, row]
+                    cell[:] = [[len(gold & each), len(each), len(gold)] for each in found]
+                    _count_changes(changes[dimension, name], gold, *found)
+    return {
+        dimension: [
+            _group(name, counts[dimension, name], changes[dimension, name])
+            for name in _in_order(dimension, [key[1] for key in counts if key[0] == dimension])
+        ]
+        for dimension in DIMENSIONS
+    }
+
+
+def by_agreement(
+    seeds: Sequence[Sequence[Predicted]], votes: Sequence[Votes]
+) -> list[dict[str, Any]]:
+    """Words by their neighbours' agreement (the share of the vote's likeliest label), on average over seeds."""
+    rows = {name: Counter() for name in (*AGREEMENTS, NOT_SEARCHED)}
+    for sentences, voted in zip(seeds, votes, strict=True):
+        for row, (_, gold, base, knn) in enumerate(sentences):
+            for place, (true, before, after) in enumerate(zip(gold, base, knn, strict=True)):
+                vote = voted.get((row, place))
+                counts = rows[NOT_SEARCHED if vote is None else _agreement(vote[1])]
+                counts["words"] += 1
+                counts["entity words"] += true != "O"
+                counts["tagger right"] += true == before
+                if before != after:
+                    counts["changed"] += 1
+                    counts[_change(true, before, after)] += 1
+    names = ("words", "entity words", "tagger right", "changed", "fixed", "broken", "other")
+    return [
+        {"agreement": name} | {each: counts[each] / len(seeds) for each in names}
+        for name, counts in rows.items()
+    ]
+
+
+def _change(true: str, before: str, after: str) -> str:
+    return "fixed" if after == true else "broken" if before == true else "other"
+
+
+def _count_changes(counts: Counter[str], gold: set[Span], base: set[Span], knn: set[Span]) -> None:
+    counts["found"] += len((knn - base) & gold)
+    counts["lost"] += len((base - knn) & gold)
+    counts["removed"] += len(base - knn - gold)
+    counts["added"] += len(knn - base - gold)
+
+
+def _group(name: str, counts: np.ndarray, changes: Counter[str]) -> dict[str, Any]:
+    """counts: (systems, seeds, sentences, 3)."""
+    base, knn = counts
+    seeds = counts.shape[1]
+    return {
+        "group": name,
+        "entities": int(base[0, :, 2].sum()),
+        "base": float(f1_of(base.sum(axis=1)).mean()),
+        "knn": float(f1_of(knn.sum(axis=1)).mean()),
+        "gain": float(gains(base, knn).mean()),
+        "interval": list(gain_interval(base, knn, RESAMPLES)),
+    } | {each: changes[each] / seeds for each in ("found", "lost", "removed", "added")}
+
+
+def _in_order(dimension: str, names: list[str]) -> list[str]:
+    known = {
+        "length": LENGTHS,
+        "form in training": (SEEN, OTHER_TYPE, UNSEEN),
+        "times in training": TIMES,
+    }
+    order = known.get(dimension, sorted(names))
+    return [name for name in order if name in names]
+
+
+def _agreement(share: float) -> str:
+    return AGREEMENTS[np.searchsorted(_AGREEMENTS_FROM, share, side="right") - 1]
+
+
+def _mean(counts: Sequence[Mapping[str, int]]) -> dict[str, float]:
+    return {name: sum(each[name] for each in counts) / len(counts) for name in counts[0]}
