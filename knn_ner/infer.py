@@ -34,7 +34,7 @@ from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.distributed import DistributedSearch
-from knn_ner.retrieval.interpolation import KnnSettings
+from knn_ner.retrieval.interpolation import SKIP_MARGIN, KnnSettings
 from knn_ner.retrieval.manifest import Manifest
 from knn_ner.retrieval.opening import EXACT
 from knn_ner.retrieval.search import Searcher
@@ -150,6 +150,7 @@ def infer(settings: argparse.Namespace, group: Group | None = None) -> dict:
         "split": settings.split,
         "tokens": tagging.tokens,
         "searched_tokens": tagging.searched,
+        "searched_share": searched_share(tagging.lead[split.scored]),
         "changed_tokens": int((tagging.base != tagging.knn)[split.scored].sum()),
         "seed": settings.seed,
         "datastore_entries": store.entries,
@@ -213,6 +214,17 @@ def joined(tagging: Tagging, group: Group) -> Tagging:
         searched=searched,
         seconds=dict(zip(tagging.seconds, seconds.tolist(), strict=True)),
     )
+
+
+def searched_share(lead: np.ndarray) -> dict[str, float]:
+    """The share of tokens to search at each of some knn_weights; from 0.5 on it is 1.
+
+    lead: (tokens,) of the tagger's likeliest label (see `interpolation.needs_search`).
+    """
+    return {
+        f"{weight:.2f}": round(float(((1 - weight) * lead <= weight + SKIP_MARGIN).mean()), 6)
+        for weight in np.linspace(0.02, 0.5, 25)
+    }
 
 
 def write_predictions(path: Path, split: Split, tagging: Tagging) -> None:

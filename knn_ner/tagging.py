@@ -48,6 +48,7 @@ class Tagging:
     base, knn: (R,) label ids, of the tagger alone and of the mix.
     base_scores, knn_scores: (R,) float32, the probability of that label; that of the mix is known (not
         NaN) where the row was searched.
+    lead: (R,) float32, by how much the tagger's likeliest label leads the next.
     vote: (R,) the label that got most of the neighbours' vote; agreement: (R,) float32, its share, NaN
         where the row was not searched.
     tokens: rows that are scored; searched: those whose neighbours were looked up.
@@ -59,6 +60,7 @@ class Tagging:
     knn: np.ndarray
     base_scores: np.ndarray
     knn_scores: np.ndarray
+    lead: np.ndarray
     vote: np.ndarray
     agreement: np.ndarray
     tokens: int = 0
@@ -101,6 +103,7 @@ def tag(
         knn=np.full(size, -1),
         base_scores=np.zeros(size, np.float32),
         knn_scores=np.full(size, np.nan, np.float32),
+        lead=np.zeros(size, np.float32),
         vote=np.zeros(size, np.int64),
         agreement=np.full(size, np.nan, np.float32),
     )
@@ -122,7 +125,9 @@ def tag(
             base = alignment.base(batch.logits.softmax(-1))
             label = base.argmax(-1)
             tagging.base[rows] = label.cpu().numpy()
-            tagging.base_scores[rows] = base.amax(-1).cpu().numpy()
+            likeliest = base.topk(min(2, base.shape[1]), dim=-1).values.cpu().numpy()
+            tagging.base_scores[rows] = likeliest[:, 0]
+            tagging.lead[rows] = likeliest[:, 0] - likeliest[:, 1:].sum(axis=1)
             wanted = needs_search(base, weight)
             if search == "entities":
                 wanted |= label != outside

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from knn_ner import experiment, train
+from knn_ner import experiment, infer, train
 from knn_ner.evaluation.records import read_counts, read_votes
 from knn_ner.evaluation.significance import f1_of
 from knn_ner.experimenting.view import View
@@ -162,6 +162,18 @@ def test_what_inference_keeps(finished):
     assert votes and all(0 < share <= 1 for _, share in votes.values())
     labels = set(Datastore.open(folder / "seed-1" / "datastore").labels)
     assert {label for label, _ in votes.values()} <= labels
+
+
+def test_the_share_of_tokens_to_search(finished, given, tmp_path):
+    """As told for a weight, and as it is when inference is given that weight."""
+    folder, _ = finished
+    line = (*given[:4], "--model_path", folder / "seed-0" / "model", "--save_path", tmp_path)
+    line = (*line, "--datastore_path", folder / "seed-0" / "datastore", "--k", 4)
+    line = (*line, "--temperature", 0.1, "--knn_weight", 0.3, "--device", "cpu")
+    results = infer.infer(infer.parse_arguments([str(part) for part in line]))
+    share = results["searched_share"]
+    assert share["0.30"] == round(results["searched_tokens"] / results["tokens"], 6)
+    assert list(share.values()) == sorted(share.values()) and share["0.50"] == 1
 
 
 def test_what_is_finished_is_not_done_again(finished, given, capfd):

@@ -31,7 +31,7 @@ TRAINED_FILE = "train_results.json"
 # Settings that say where things are and how fast they go, not what comes out.
 NO_KEY = {
     "data_dir", "file_name", "bert_path", "model_path", "datastore_path", "save_path", "tuning",
-    "workers", "device", "batch_size", "seed", "resume",
+    "workers", "device", "devices", "num_nodes", "batch_size", "seed", "resume", "plot",
 }  # fmt: skip
 
 
