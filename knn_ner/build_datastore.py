@@ -23,8 +23,9 @@ from tqdm import tqdm
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_int, run_main, say
 from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
 from knn_ner.data.loading import sentence_chunks
-from knn_ner.distributed import Group, add_process_arguments, processes
+from knn_ner.distributed import add_process_arguments, processes
 from knn_ner.errors import UserError
+from knn_ner.group import Group
 from knn_ner.model.layers import KNOWN, canonical_layer, layer_width
 from knn_ner.pipeline import LoadedTagger, load, show_corpus
 from knn_ner.retrieval.compaction import transform_keys

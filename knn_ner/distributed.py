@@ -1,4 +1,4 @@
-"""A command in several processes, on one machine or more: starting them, and what they tell each other.
+"""A command in several processes, on one machine or more: starting them, and ending them together.
 
 Lightning starts the processes that `--devices` and `--num_nodes` ask for, or torchrun has started them;
 each runs the whole command on its share of the work. Process 0 alone talks to the user and writes
@@ -10,135 +10,20 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from datetime import timedelta
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from tqdm import tqdm
 
 from knn_ner.cli import positive_int, say
 from knn_ner.errors import UserError
+from knn_ner.group import AgreedError, Group
 from knn_ner.model.representations import choose_device
 
-# How long processes wait for one that still works. One that ended is noticed at once, as its
-# connections close, so this only has to be longer than any shard or search takes.
-PATIENCE = timedelta(days=1)
 # In the environment of the processes that Lightning starts: the id of the process that did.
 STARTED_BY = "KNN_NER_STARTED_BY"
-# Numbers that fit into an exchange.
-NUMBERS = 4
-
-
-class AgreedError(UserError):
-    """An error that every process of the group raises."""
-
-
-class Group:
-    """The processes that share a command: this one is `rank` of `size`, by default one alone.
-
-    Before processes send each other anything, they all call `exchange`. One that fails calls it too,
-    in place of what it would have done next, so that no other waits for it in vain.
-    """
-
-    def __init__(self, rank: int = 0, size: int = 1, device: str | torch.device = "cpu"):
-        """With size > 1, torch's process group must be there; `device` is where tensors will be."""
-        self.rank, self.size = rank, size
-        if size > 1:
-            self._control = self._data = dist.new_group(backend="gloo", timeout=PATIENCE)
-            if torch.device(device).type == "cuda":
-                self._data = dist.new_group(backend="nccl", timeout=PATIENCE)
-
-    def exchange(self, *numbers: int, error: str = "") -> list[list[int]]:
-        """Wait for every process, and tell each other some numbers.
-
-        Returns: what each process told, by rank. Raises AgreedError if one of them told of an error,
-        or ended.
-        """
-        if self.size == 1:
-            return [list(numbers)]
-        text = torch.tensor(list(error.encode()), dtype=torch.uint8)
-        told = torch.zeros(1 + NUMBERS, dtype=torch.int64)
-        told[: 1 + len(numbers)] = torch.tensor([len(text), *numbers])
-        heard = [torch.empty_like(told) for _ in range(self.size)]
-        with _noticing_the_dead():
-            dist.all_gather(heard, told, group=self._control)
-            texts = _from_all(text, [int(row[0]) for row in heard], self.rank, self._control)
-        for rank, text in enumerate(texts):
-            if len(text):
-                raise AgreedError(f"process {rank}: {bytes(text.tolist()).decode()}")
-        return [row[1 : 1 + len(numbers)].tolist() for row in heard]
-
-    def check_same(self, what: str, digest: str) -> None:
-        """Raise AgreedError unless all processes have the same digest (hexadecimal) of something."""
-        digests = [other for (other,) in self.exchange(int(digest[:15], 16))]
-        for rank, other in enumerate(digests):
-            if other != digests[0]:
-                raise AgreedError(
-                    f"process {rank} has another {what} than process 0; "
-                    "give every machine the same files and flags"
-                )
-
-    def from_first(self, numbers: Sequence[int]) -> list[int]:
-        """What process 0 calls this with, in every process."""
-        (count,), *_ = self.exchange(len(numbers))
-        if self.size == 1:
-            return list(numbers)
-        told = torch.zeros(count, dtype=torch.int64)
-        if self.rank == 0:
-            told[:] = torch.tensor(list(numbers))
-        with _noticing_the_dead():
-            dist.broadcast(told, src=0, group=self._control)
-        return told.tolist()
-
-    def largest(self, array: np.ndarray) -> np.ndarray:
-        """The largest of each element among all processes; the same shape and type everywhere."""
-        self.exchange()
-        if self.size == 1:
-            return array
-        values = torch.from_numpy(array.copy())
-        with _noticing_the_dead():
-            dist.all_reduce(values, dist.ReduceOp.MAX, group=self._control)
-        return values.numpy()
-
-    def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """The rows of all processes, in order of rank. After an `exchange`.
-
-        Args:
-            rows: (counts[rank], ...), on the group's device.
-            counts: how many rows each process has.
-        """
-        with _noticing_the_dead():
-            return torch.cat(_from_all(rows, counts, self.rank, self._data))
-
-    def swap(self, values: Tensor, send: Sequence[int], receive: Sequence[int]) -> list[Tensor]:
-        """Send each process its share of some values, and get one from each. After an `exchange`.
-
-        Args:
-            values: (sum(send),), on the group's device: the shares, in order of rank.
-            send: how many values each process is to get.
-            receive: how many values each process has for this one.
-
-        Returns: (receive[rank],) for each rank.
-        """
-        received = values.new_empty(sum(receive))
-        with _noticing_the_dead():
-            dist.all_to_all_single(received, values, list(receive), list(send), group=self._data)
-        return list(received.split(list(receive)))
-
-
-class SharedProgress:
-    """The bar of work that all processes share, moved on by one that takes the others to be as far."""
-
-    def __init__(self, bar: tqdm, group: Group):
-        self.bar, self.group = bar, group
-
-    def update(self, count: int) -> None:
-        self.bar.update(min(count * self.group.size, self.bar.total - self.bar.n))
 
 
 def add_process_arguments(parser: argparse.ArgumentParser, more: str) -> None:
@@ -170,8 +55,7 @@ def processes(
 ) -> Iterator[tuple[argparse.Namespace, Group]]:
     """The settings of a command line and the processes that share it, for the time of the command.
 
-    With more than one, all processes but the first are silent here, and end here: what fails in one of
-    them is raised in the first.
+    With more than one, it is as in `ending_together`.
 
     Args:
         parse: reads a command line that has the flags of `add_process_arguments`.
@@ -184,19 +68,39 @@ def processes(
     if group.size == 1:
         yield settings, group
         return
-    code = None
     try:
-        with _silence(group.rank > 0):
+        with ending_together(group):
             yield settings, group
-            group.exchange()
-    except BaseException as error:
-        code = _end(group, error)
-        if group.rank == 0:
-            raise
     finally:
         dist.destroy_process_group()
-    if code is not None:
-        sys.exit(code)
+
+
+@contextmanager
+def ending_together(group: Group) -> Iterator[None]:
+    """The work of one process of a group: an error in any of them is raised in the first.
+
+    The others are silent here, but for errors that no user can help, and exit after an error.
+    """
+    try:
+        with _silence(group.rank > 0):
+            yield
+            group.exchange()
+    except BaseException as error:
+        expected = isinstance(error, UserError | MemoryError | KeyboardInterrupt | SystemExit)
+        if isinstance(error, Exception) and not isinstance(error, AgreedError):
+            text = (
+                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            )
+            with suppress(AgreedError):
+                group.exchange(error=text)
+        if group.rank == 0:
+            raise
+        if not expected:
+            traceback.print_exception(error)
+        # At another code than 0 Lightning kills its processes, the first one too, before it has told of
+        # the error.
+        started = os.environ.get(STARTED_BY) == str(os.getppid())
+        sys.exit(0 if started else 2 if expected else 1)
 
 
 def _start(settings: argparse.Namespace) -> Group:
@@ -237,23 +141,9 @@ def _start(settings: argparse.Namespace) -> Group:
             f"--devices {devices} --num_nodes {nodes}: no connection ({reason})"
         ) from None
     if fabric.global_rank == 0:
-        say(f"{fabric.world_size} processes, {torch.get_num_threads()} threads each")
+        threads = torch.get_num_threads()
+        say(f"{fabric.world_size} processes with {threads} thread{'s' * (threads > 1)} each")
     return Group(fabric.global_rank, fabric.world_size, device)
-
-
-def _end(group: Group, error: BaseException) -> int:
-    """Tell the other processes of an error in this one; returns the exit code that it asks for."""
-    expected = isinstance(error, UserError | MemoryError | KeyboardInterrupt | SystemExit)
-    if isinstance(error, Exception) and not isinstance(error, AgreedError):
-        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        with suppress(AgreedError):
-            group.exchange(error=text)
-    if group.rank and not expected:
-        traceback.print_exception(error)
-    # At any other code Lightning kills its processes, the first one too, which reports the error.
-    if os.environ[STARTED_BY] == str(os.getppid()):
-        return 0
-    return 2 if expected else 1
 
 
 @contextmanager
@@ -264,28 +154,3 @@ def _silence(quiet: bool) -> Iterator[None]:
         return
     with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
         yield
-
-
-@contextmanager
-def _noticing_the_dead() -> Iterator[None]:
-    """An error of the connection as one line."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise AgreedError(
-            f"another process of this run ended ({str(error).splitlines()[0]}); see what it printed"
-        ) from None
-
-
-def _from_all(
-    rows: Tensor, counts: Sequence[int], rank: int, group: dist.ProcessGroup
-) -> list[Tensor]:
-    """What each process has, (its count, ...), where all have another number of rows."""
-    parts = []
-    for source, count in enumerate(counts):
-        own = source == rank
-        part = rows.contiguous() if own else rows.new_empty(count, *rows.shape[1:])
-        if count:
-            dist.broadcast(part, src=source, group=group)
-        parts.append(part)
-    return parts

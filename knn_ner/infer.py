@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, run_main
 from knn_ner.data.corpus import SPLITS, Corpus, other_positions, read_corpus
-from knn_ner.distributed import Group, SharedProgress, add_process_arguments, processes
+from knn_ner.distributed import add_process_arguments, processes
 from knn_ner.errors import UserError
 from knn_ner.evaluation.records import (
     COUNTS_FILE,
@@ -30,6 +30,7 @@ from knn_ner.evaluation.records import (
     write_votes,
 )
 from knn_ner.files import read_json, write_json, write_text
+from knn_ner.group import Group, SharedProgress
 from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
 from knn_ner.retrieval.datastore import Datastore

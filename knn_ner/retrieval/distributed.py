@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from knn_ner.distributed import Group
 from knn_ner.errors import UserError
+from knn_ner.group import Group
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.exact import ExactSearch
 from knn_ner.retrieval.search import Searcher, SearchResult, best_first
@@ -22,14 +22,11 @@ class StorePart:
 
     def __init__(self, store: Datastore, first: int, last: int):
         self.first, self.entries = first, last - first
-        self.path, self.dim, self.dtype, self.labels = (
-            store.path,
-            store.dim,
-            store.dtype,
-            store.labels,
-        )
+        self.path, self.labels = store.path, store.labels
+        self.dim, self.dtype = store.dim, store.dtype
         self.label_ids = store.label_ids[first:last]
         self.norms = store.norms[first:last]
+        self.weights = None if store.weights is None else store.weights[first:last]
         self._store = store
 
     def rows(self, start: int, stop: int) -> np.ndarray:
