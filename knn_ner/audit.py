@@ -81,6 +81,11 @@ def audit(settings: argparse.Namespace) -> list[Finding]:
     show_corpus(corpus)
     tagger = load_for_datastore(settings.model_path, settings.max_length, settings.datastore_path)
     store = Datastore.open(settings.datastore_path)
+    if store.weights is not None:
+        raise UserError(
+            f"{store.path}: is pruned, so that not every label is in it; audit the datastore that it was "
+            "made from"
+        )
     searcher = searcher_for(store, settings)
     words = StoredWords(store)
     lines = locate(corpus, words, store)

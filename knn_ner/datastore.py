@@ -5,6 +5,7 @@
     python -m knn_ner.datastore relabel --datastore_path P --model_path S/model --id 17 --tags "O B-PER E-PER"
     python -m knn_ner.datastore relabel --datastore_path P --model_path S/model --file FILE
     python -m knn_ner.datastore merge   P1 P2 --out P
+    python -m knn_ner.datastore prune   --datastore_path P --out P2 --keep 0.25
     python -m knn_ner.datastore compact --datastore_path P
     python -m knn_ner.datastore info    --datastore_path P [--json]
     python -m knn_ner.datastore verify  --datastore_path P
@@ -18,9 +19,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knn_ner.cli import Parser, add_run_arguments, run_main
+from knn_ner.cli import Parser, add_run_arguments, positive_int, positive_proportion, run_main
 from knn_ner.errors import UserError
 from knn_ner.inspection import counted, describe, show, verify
+from knn_ner.retrieval.cells import UNANIMOUS
 from knn_ner.retrieval.compaction import compact, merge
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.edit import remove_sentences
@@ -106,6 +108,31 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     merging.add_argument("paths", nargs="+", metavar="P", help="the datastores")
     merging.add_argument("--out", required=True, metavar="P", help="folder for the merged one")
 
+    pruning = command(
+        "prune", "Write a smaller datastore, whose entries stand for others too.", writes=False
+    )
+    pruning.add_argument("--out", required=True, metavar="P2", help="folder for the smaller one")
+    pruning.add_argument(
+        "--keep",
+        required=True,
+        type=positive_proportion,
+        metavar="SHARE",
+        help="of the entries, about; 1: only those go that are there twice, which changes no vote",
+    )
+    pruning.add_argument(
+        "--unanimous",
+        type=positive_int,
+        default=UNANIMOUS,
+        metavar="M",
+        help="an entry stays if one of its M nearest neighbours has another label",
+    )
+    pruning.add_argument(
+        "--similarity",
+        default="cosine",
+        help="cosine or l2, as the datastore is to be searched with",
+    )
+    pruning.add_argument("--seed", type=int, default=0, help="of the clusters")
+
     command("compact", "Drop what was removed from the files, and join small shards.")
     info = command("info", "Tell what a datastore holds, and its history.", writes=False)
     info.add_argument("--json", action="store_true", help="as JSON")
@@ -141,6 +168,34 @@ def remove_ids(settings: argparse.Namespace) -> str:
     return f"{path}: {counted(len(ids), 'sentence')} removed, with {counted(entries, 'entry')}"
 
 
+def prune_entries(settings: argparse.Namespace) -> str:
+    """`prune`; returns what to print."""
+    # Takes torch, and with it seconds, as above.
+    from knn_ner.retrieval.pruning import prune
+
+    before, after, plan = prune(
+        settings.datastore_path,
+        settings.out,
+        settings.keep,
+        unanimous=settings.unanimous,
+        similarity=settings.similarity,
+        seed=settings.seed,
+    )
+    gone = before.entries - after.entries - plan.duplicates
+    lines = [
+        f"{settings.out}: {counted(after.entries, 'entry')} for {before.entries} "
+        f"({before.entries / after.entries:.1f} times fewer), {before.bytes / 1e6:.1f} MB -> "
+        f"{after.bytes / 1e6:.1f} MB",
+        f"{plan.duplicates} were there twice" + (", each counted now" if plan.duplicates else ""),
+    ]
+    if settings.keep < 1:
+        lines[1] += (
+            f"; {gone} of {plan.certain} with neighbours of one label went to others, "
+            f"{settings.similarity} similarity {plan.similarity:.3f} on average"
+        )
+    return "\n".join([*lines, "tune anew: k, temperature and knn_weight are not taken over"])
+
+
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     settings = parse_arguments(argv)
@@ -157,6 +212,8 @@ def main(argv: list[str] | None = None) -> None:
             f"{settings.out}: {counted(merged.entries, 'entry')} of "
             f"{counted(merged.sentences, 'sentence')}"
         )
+    elif settings.command == "prune":
+        print(prune_entries(settings))
     elif settings.command == "compact":
         before, after = compact(settings.datastore_path, settings.wait)
         print(

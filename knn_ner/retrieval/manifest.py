@@ -44,7 +44,7 @@ SHARD_FILES = (*ENTRY_ARRAYS, SENTENCES_FILE, SENTENCE_INDEX_FILE)
 # commit would slow each down.
 HISTORY = 200
 # Commits of these kinds change what is stored; building and compacting do not.
-EDITS = ("add", "remove", "relabel", "merge")
+EDITS = ("add", "remove", "relabel", "merge", "prune")
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Commit:
     time: str
     """UTC, ISO 8601."""
     action: str
-    """build, add, remove, relabel, merge or compact."""
+    """build, add, remove, relabel, merge, prune or compact."""
     sentences: int
     entries: int
 
