@@ -1,7 +1,8 @@
 """Exact search: every query against every key."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 from knn_ner.errors import UserError
 from knn_ner.retrieval.candidates import RunningCandidates
 from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.product import full_precision
 from knn_ner.retrieval.search import Searcher, SearchResult, best_first
 from knn_ner.retrieval.similarity import norm, product_error
 from knn_ner.retrieval.vote import check_temperature, vote_weights
@@ -19,25 +21,32 @@ from knn_ner.retrieval.vote import check_temperature, vote_weights
 WORKING_BYTES = 64 << 20
 # Keys taken from the store at once.
 BLOCK_KEYS = 8192
+# Keys, evenly over the store, whose scores come first and tell what is worth keeping of the others;
+# in a store of fewer than some times as many they would save nothing.
+SAMPLE_KEYS = 4096
+SAMPLED_FROM = 8 * SAMPLE_KEYS
 # Matrix libraries have other kernels, which round otherwise, for a handful of rows: queries are
 # padded to this many.
 SMALLEST_PRODUCT = 16
 
 
-@contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
-    """Products of float32 in float32, not TF32 or bfloat16, whatever the tagger runs in."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def _padded(queries: Tensor) -> Tensor:
     return functional.pad(queries, (0, 0, 0, max(0, SMALLEST_PRODUCT - len(queries))))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Entries that may be the neighbours of q queries.
+
+    Attributes:
+        scores: (q, c) float32, their similarities as a matrix product gives them, in no order.
+        indices: (q, c) int64, which they are.
+        floor: (q,) float32, what no other entry's score exceeds; minus infinity if there is no other.
+    """
+
+    scores: Tensor
+    indices: Tensor
+    floor: Tensor
 
 
 class ExactSearch(Searcher):
@@ -77,14 +86,31 @@ class ExactSearch(Searcher):
             torch.empty(len(queries), k, device=self.device),
             torch.empty(len(queries), k, dtype=torch.int64, device=self.device),
         )
-        per_query = 5 * self.block_keys + RunningCandidates.bytes_per_query(k)
-        group = max(1, self.working_bytes // per_query)
-        with _full_precision(self.device):
-            for start in range(0, len(queries), group):
-                part = self._nearest(queries[start : start + group], k)
-                found.similarities[start : start + group] = part.similarities
-                found.indices[start : start + group] = part.indices
+        with full_precision(self.device, self.store.dim):
+            for part in self._groups(len(queries), k):
+                nearest = self._nearest(queries[part], k)
+                found.similarities[part] = nearest.similarities
+                found.indices[part] = nearest.indices
         return found
+
+    def candidates(self, queries: Tensor, k: int) -> Iterator[tuple[slice, Candidates]]:
+        """The entries that score best in a matrix product, more than k of them if there are.
+
+        Args: as for `search`. Yields: a part of the queries, and theirs.
+        """
+        queries = self.checked(queries)
+        k = min(k, self.store.entries)
+        with full_precision(self.device, self.store.dim):
+            for part in self._groups(len(queries), k):
+                yield part, self._candidates(queries[part], k)
+
+    def product_error(self, queries: Tensor) -> Tensor:
+        """How far a score of `candidates` is from the similarity, at most: (q, dim) -> (q,)."""
+        return product_error(norm(queries), self._largest_norm, self.store.dim, self.similarity)
+
+    @cached_property
+    def _largest_norm(self) -> float:
+        return float(self.store.norms.max())
 
     def vote_all(self, queries: Tensor, temperatures: Sequence[float]) -> Tensor:
         """The vote of every entry (k = -1) at each temperature, in one pass over the keys.
@@ -99,23 +125,42 @@ class ExactSearch(Searcher):
     ) -> Tensor:
         return self._log_weights(queries, [temperature], without)[0]
 
+    def _groups(self, queries: int, k: int) -> Iterator[slice]:
+        """Queries that are searched together."""
+        needed = RunningCandidates.bytes_per_query(k, self.store.entries, self._sample_size)
+        group = max(1, self.working_bytes // (5 * self.block_keys + needed))
+        for start in range(0, queries, group):
+            yield slice(start, start + group)
+
     def _nearest(self, queries: Tensor, k: int) -> SearchResult:
-        candidates = RunningCandidates(len(queries), k, self.device)
-        for start, scores in self._scores(queries):
-            candidates.add(start, scores)
-        scores, indices = candidates.best(self.store.entries)
-        found = self.rescore(queries, indices)
-        if indices.shape[1] < self.store.entries:
-            # What is not a candidate has a score no better than the worst candidate's. Where that
-            # is not clearly worse than the k-th neighbour, as among many equal keys, rounding may
-            # have chosen.
-            bar = found.similarities[:, k - 1] - self._product_error(queries)
-            unsure = (scores.amin(dim=1) >= bar).nonzero()[:, 0]
-            if len(unsure):
-                settled = self._all_above(queries[unsure], bar[unsure], k)
-                found.similarities[unsure, :k] = settled.similarities
-                found.indices[unsure, :k] = settled.indices
+        candidates = self._candidates(queries, k)
+        found = self.rescore(queries, candidates.indices)
+        # What is not a candidate scores no better than the worst candidate. Where that is not clearly
+        # worse than the k-th neighbour, as among many equal keys, rounding may have chosen.
+        bar = found.similarities[:, k - 1] - self.product_error(queries)
+        unsure = (candidates.floor >= bar).nonzero()[:, 0]
+        if len(unsure):
+            settled = self._all_above(queries[unsure], bar[unsure], k)
+            found.similarities[unsure, :k] = settled.similarities
+            found.indices[unsure, :k] = settled.indices
         return SearchResult(found.similarities[:, :k], found.indices[:, :k])
+
+    def _candidates(self, queries: Tensor, k: int, sampled: bool = True) -> Candidates:
+        sample = self._sample_scores(queries) if sampled and self._sample_size else None
+        entries = self.store.entries
+        running = RunningCandidates(len(queries), k, self.device, entries, sample)
+        for start, scores in self._scores(queries):
+            running.add(start, scores)
+        scores, indices = running.best(entries)
+        floor = scores.amin(dim=1)
+        if indices.shape[1] == entries:
+            return Candidates(scores, indices, torch.full_like(floor, -torch.inf))
+        # The sample has promised too much.
+        short = (floor == -torch.inf).nonzero()[:, 0]
+        if len(short):
+            rest = self._candidates(queries[short], k, sampled=False)
+            scores[short], indices[short], floor[short] = rest.scores, rest.indices, rest.floor
+        return Candidates(scores, indices, floor)
 
     def _all_above(self, queries: Tensor, bar: Tensor, k: int) -> SearchResult:
         """The k best of the entries that score at least `bar`, (q,), by rescoring every one.
@@ -151,7 +196,7 @@ class ExactSearch(Searcher):
             without = torch.zeros(len(queries), 0, dtype=torch.int64)
         without = without.to(self.device)
         group = max(1, self.working_bytes // (8 * self.block_keys))
-        with _full_precision(self.device):
+        with full_precision(self.device, self.store.dim):
             weights = [
                 self._weigh(_padded(part), temperatures, left_out)[:, : len(part)]
                 for part, left_out in zip(queries.split(group), without.split(group), strict=True)
@@ -186,33 +231,62 @@ class ExactSearch(Searcher):
         return (mass.log() + largest.double() / scale).transpose(1, 2)
 
     def _scores(self, queries: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Similarities by matrix product, good to `_product_error`, a block of keys at a time.
+        """Similarities by matrix product, good to `product_error`, a block of keys at a time.
 
         Yields: (start, (q, keys of the block)), always in the same buffer.
         """
-        padded = _padded(queries)
-        norms = norm(padded)[:, None]
-        if self.similarity == "cosine":
-            padded = padded / norms.where(norms > 0, 1)
+        queries, norms = self._scaled(queries)
         size = min(self.block_keys, self.store.entries)
         # Buffers that stay: fresh ones of this size cost more than the conversion.
         stored = torch.from_numpy(np.empty((size, self.store.dim), self.store.dtype))
         converted = torch.empty(size, self.store.dim, device=self.device)
-        buffer = torch.empty(len(padded) * size, device=self.device)
+        buffer = torch.empty(len(queries) * size, device=self.device)
         for start, block in self.store.blocks(size):
             np.copyto(stored.numpy()[: len(block)], block)
             keys = converted[: len(block)].copy_(stored[: len(block)])
-            key_norms = torch.from_numpy(self.store.norms[start : start + len(block)])
-            key_norms = key_norms.to(self.device)
-            scores = buffer[: len(padded) * len(block)].view(len(padded), len(block))
-            if self.similarity == "cosine":
-                keys /= key_norms.where(key_norms > 0, 1)[:, None]
-                torch.mm(padded, keys.T, out=scores)
-            else:
-                torch.sub(-norms.square(), key_norms.square(), out=scores)
-                scores.addmm_(padded, keys.T, alpha=2)
-            yield start, scores[: len(queries)]
+            scores = buffer[: len(queries) * len(block)].view(len(queries), len(block))
+            key_norms = self.store.norms[start : start + len(block)]
+            self._multiply(queries, norms, self._scale(keys, key_norms), scores)
+            yield start, scores[: len(norms)]
 
-    def _product_error(self, queries: Tensor) -> Tensor:
-        largest = float(self.store.norms.max())
-        return product_error(norm(queries), largest, self.store.dim, self.similarity)
+    def _scaled(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries as they are multiplied, at least `SMALLEST_PRODUCT`, and the norms of those given."""
+        norms = norm(queries)
+        if self.similarity == "cosine":
+            queries = queries / norms.where(norms > 0, 1)[:, None]
+        return functional.pad(queries, (0, 0, 0, max(0, SMALLEST_PRODUCT - len(queries)))), norms
+
+    def _scale(self, keys: Tensor, norms: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Keys as they are multiplied, in place, and their norms."""
+        norms = torch.from_numpy(norms).to(self.device)
+        if self.similarity == "cosine":
+            keys /= norms.where(norms > 0, 1)[:, None]
+        return keys, norms
+
+    def _multiply(
+        self, queries: Tensor, query_norms: Tensor, scaled: tuple[Tensor, Tensor], out: Tensor
+    ) -> None:
+        keys, norms = scaled
+        if self.similarity == "cosine":
+            torch.mm(queries, keys.T, out=out)
+            return
+        squares = functional.pad(query_norms.square(), (0, len(queries) - len(query_norms)))
+        torch.sub(-squares[:, None], norms.square(), out=out)
+        out.addmm_(queries, keys.T, alpha=2)
+
+    @property
+    def _sample_size(self) -> int:
+        return SAMPLE_KEYS if self.store.entries >= SAMPLED_FROM else 0
+
+    @cached_property
+    def _sample(self) -> tuple[Tensor, Tensor]:
+        """Keys evenly over the store, scaled, and their norms."""
+        entries = np.linspace(0, self.store.entries - 1, self._sample_size).astype(np.int64)
+        keys = torch.from_numpy(self.store.gather(entries)).to(self.device, torch.float32)
+        return self._scale(keys, self.store.norms[entries])
+
+    def _sample_scores(self, queries: Tensor) -> Tensor:
+        queries, norms = self._scaled(queries)
+        scores = torch.empty(len(queries), self._sample_size, device=self.device)
+        self._multiply(queries, norms, self._sample, scores)
+        return scores[: len(norms)]
