@@ -6,14 +6,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from knn_ner.errors import UserError
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[TextIO]:
-    """A text file to write to, through a temporary one beside it: there when all went well, else not.
+def writing(path: str | Path, binary: bool = False) -> Iterator[IO[Any]]:
+    """A file to write to, through a temporary one beside it: there when all went well, else not.
 
     Raises `UserError` when the folder cannot be written.
     """
@@ -26,7 +26,8 @@ def writing(path: str | Path) -> Iterator[TextIO]:
             f"{path}: cannot be written ({error.strerror}); choose another folder"
         ) from None
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+        text = {} if binary else {"encoding": "utf-8", "newline": "\n"}
+        with os.fdopen(descriptor, "wb" if binary else "w", **text) as file:
             yield file
         # mkstemp makes files that only their owner reads; results are for others too.
         umask = os.umask(0)
@@ -45,6 +46,12 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with writing(path) as file:
         file.write(text)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Write a binary file as `write_text` writes a text."""
+    with writing(path, binary=True) as file:
+        file.write(content)
 
 
 def write_json(path: str | Path, data: Any) -> None:
