@@ -45,13 +45,12 @@ def add_retrieval_arguments(
     group.add_argument(
         "--nprobe",
         type=positive_int,
-        help="lists of an IVF index to visit (if not given: 1/32 of them, and as many as hold 8 k entries)",
+        help="lists of an IVF index to visit (if not given: 1/32, at least 8, and as many as hold 8 k entries)",
     )
     group.add_argument(
         "--ef_search",
         type=positive_int,
-        help="candidates that an HNSW index keeps on its way (if not given: twice as many as it has to "
-        "find, at least 64)",
+        help="candidates that an HNSW index keeps on its way (if not given: 64 more than it has to find)",
     )
 
 

@@ -164,7 +164,7 @@ def _bring_up_to_date(
         seed=seed,
         seconds=round(time.perf_counter() - start, 2),
         faiss=faiss.__version__,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
+        time=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
     record.write(store.path)
     _remove_unnamed(store.path)
@@ -204,27 +204,39 @@ def _trained(store: Datastore, name: str, similarity: str, seed: int) -> Any:
             f"{what}: {store.entries / nlist:.0f} entries for each list, where {FEW_PER_LIST} or more are "
             f'good; "{recommended(store.entries)}" has fewer lists'
         )
-    _prepare(index)
+    _spare(index)
     if not index.is_trained:
         size = min(store.entries, max(TRAINING_KEYS, TRAINING_KEYS_PER_LIST * nlist))
         say(f"{what}: training on {size} of {store.entries} keys")
         chosen = np.random.default_rng(seed).choice(store.entries, size, replace=False)
-        with faiss_errors(what, "take an index that learns less, such as IVF with SQfp16, or Flat"):
-            index.train(prepared_keys(store, np.sort(chosen), similarity))
+        keys = prepared_keys(store, np.sort(chosen), similarity)
+        with (
+            faiss_errors(what, "take an index that learns less, such as IVF with SQfp16, or Flat"),
+            _quiet_rotations(index),
+        ):
+            index.train(keys)
     return index
 
 
-def _prepare(index: Any) -> None:
-    """Leave out of training what is not needed, and warnings of small samples."""
+@contextmanager
+def _quiet_rotations(index: Any) -> Iterator[None]:
+    """Train OPQ without a warning of a small sample for each of its quantisers, in each round."""
     faiss = load_faiss()
-    chain, _ = transforms(index)
-    for transform in chain:
-        if isinstance(transform, faiss.OPQMatrix):
-            quantizer = faiss.ProductQuantizer(transform.d_out, transform.M, 8)
-            quantizer.cp.min_points_per_centroid = 1
-            transform.pq = quantizer
-            # The index knows it by its address alone.
-            index.kept_for_training = quantizer
+    rotations = [part for part in transforms(index)[0] if isinstance(part, faiss.OPQMatrix)]
+    # The rotation knows its quantiser by address alone.
+    quantizers = [faiss.ProductQuantizer(part.d_out, part.M, 8) for part in rotations]
+    for rotation, quantizer in zip(rotations, quantizers, strict=True):
+        quantizer.cp.min_points_per_centroid = 1
+        rotation.pq = quantizer
+    try:
+        yield
+    finally:
+        for rotation in rotations:
+            rotation.pq = None
+
+
+def _spare(index: Any) -> None:
+    """Leave out of training what is not needed, and warnings of small samples."""
     for part in parts(index):
         # Takes seconds for each quantiser, and serves a search that is not made here.
         if hasattr(part, "do_polysemous_training"):

@@ -35,13 +35,18 @@ from knn_ner.retrieval.indexes import (
 from knn_ner.retrieval.search import Searcher, SearchResult, best_first
 from knn_ner.retrieval.similarity import norm, product_error
 
-# Candidates that are re-scored for each neighbour wanted, by an index that stores less than the keys.
-CANDIDATES_OF_CODES = 4
+# Candidates of an index that stores less than the keys: so many for each neighbour wanted, and some more.
+# On hidden states, by PCA64 or PQ48 of 384 dimensions, recall hardly grows with more.
+CANDIDATES_PER_NEIGHBOUR = 2
+FURTHER_CANDIDATES = 64
 
-# The parts of its lists that an index visits by default: these for any query, and as many lists as hold so many
-# times the neighbours wanted.
+# The lists that an index visits by default: this part of them, or a few, for any query; and as many as hold so
+# many times the neighbours wanted.
 VISITED_LISTS = 1 / 32
+FEWEST_LISTS = 8
 VISITED_PER_NEIGHBOUR = 8
+# What a graph keeps beside those that it is to find.
+FURTHER_VISITED = 64
 
 # Bytes for the candidates of queries that are searched together.
 WORKING_BYTES = 64 << 20
@@ -163,10 +168,9 @@ class FaissSearch(Searcher):
     Args:
         store, similarity, device: as for `Searcher`.
         loaded: the index, whose record stands for the store.
-        nprobe: lists to visit; if not given, 1/32 of them and as many as hold eight times the neighbours
-            wanted.
-        ef_search: candidates that an HNSW graph keeps on its way; if not given, twice as many as are to be
-            found, and at least 64.
+        nprobe: lists to visit; if not given, 1/32 of them (at least 8), and as many as hold eight times
+            the neighbours wanted.
+        ef_search: candidates that an HNSW graph keeps on its way; if not given, 64 more than are to be found.
 
     Raises `UserError` for a setting that the index does not have.
     """
@@ -191,7 +195,7 @@ class FaissSearch(Searcher):
             ("--ef_search", ef_search, bool(self._graphs)),
         ):
             if value is not None and not there:
-                kind = "inverted lists (IVF)" if flag == "--nprobe" else "a graph (HNSW)"
+                kind = "inverted lists (IVF)" if flag == "--nprobe" else "graph (HNSW)"
                 raise UserError(
                     f'{flag} {value}: index "{loaded.record.index}" has no {kind}, so it has no such '
                     "setting; leave it out"
@@ -273,7 +277,10 @@ class FaissSearch(Searcher):
 
     def _wanted(self, k: int) -> int:
         """How many candidates to ask for."""
-        wanted = k + max(16, k // 16) if self.loaded.whole else CANDIDATES_OF_CODES * k
+        if self.loaded.whole:
+            wanted = k + max(16, k // 16)
+        else:
+            wanted = CANDIDATES_PER_NEIGHBOUR * k + FURTHER_CANDIDATES
         return min(wanted, self.indexed, self.loaded.largest_k or wanted)
 
     def _nearest(self, queries: Tensor, k: int) -> SearchResult:
@@ -334,7 +341,7 @@ class FaissSearch(Searcher):
             if self._lists is not None:
                 self._lists.nprobe = self._probes(k, factor)
             for graph in self._graphs:
-                graph.hnsw.efSearch = self.ef_search or max(64, 2 * self._visits(wanted))
+                graph.hnsw.efSearch = self.ef_search or self._visits(wanted) + FURTHER_VISITED
             distances, entries = self.loaded.index.search(vectors, wanted)
         distances = torch.from_numpy(distances).to(self.device)
         scores = 1 - distances / 2 if self.similarity == "cosine" else -distances
@@ -348,7 +355,8 @@ class FaissSearch(Searcher):
         """Lists to visit for k neighbours."""
         lists = self._lists.nlist
         nprobe = self.nprobe or math.ceil(
-            lists * (VISITED_LISTS + VISITED_PER_NEIGHBOUR * k / self.indexed)
+            max(FEWEST_LISTS, VISITED_LISTS * lists)
+            + VISITED_PER_NEIGHBOUR * k * lists / self.indexed
         )
         return min(factor * nprobe, lists, self.loaded.largest_k or lists)
 

@@ -18,7 +18,7 @@ AUTO = "auto"
 SMALL = 1 << 15
 SMALL_ON_GPU = 1 << 20
 # Stored entries for each neighbour, below which most are looked at anyhow.
-PER_NEIGHBOUR = 32
+PER_NEIGHBOUR = 64
 # Entries that an index lacks, as a share of those it has, from which on it is worth being extended.
 WORTH_EXTENDING = 0.1
 
