@@ -91,7 +91,7 @@ class Cells:
         """
         stands_for = np.arange(self.store.entries)
         mass = np.bincount(first, weights, self.store.entries)[self.entries]
-        quota = _quotas(np.bincount(self.labels[agreeing], minlength=1), room)
+        quota = quotas(np.bincount(self.labels[agreeing], minlength=1), room)
         apart = gone = 0.0
         with tqdm(
             total=int(agreeing.sum()), unit="entry", unit_scale=True, desc="represent"
@@ -155,7 +155,7 @@ def distances(vectors: np.ndarray, others: np.ndarray) -> np.ndarray:
     return lengths - 2 * (vectors @ others.T)
 
 
-def _quotas(counts: np.ndarray, room: int) -> np.ndarray:
+def quotas(counts: np.ndarray, room: int) -> np.ndarray:
     """The share to keep of each label, of `counts` entries: as many of each, all of the rare ones."""
     ascending = np.sort(counts)
     left = room - np.concatenate([[0], np.cumsum(ascending)[:-1]])
