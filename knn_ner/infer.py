@@ -37,7 +37,7 @@ from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.distributed import DistributedSearch
 from knn_ner.retrieval.interpolation import SKIP_MARGIN, KnnSettings
 from knn_ner.retrieval.manifest import Manifest
-from knn_ner.retrieval.opening import EXACT
+from knn_ner.retrieval.opening import EXACT, name_of
 from knn_ner.retrieval.search import Searcher
 from knn_ner.retrieval.tuned import choose_settings
 from knn_ner.search_arguments import add_retrieval_arguments, add_vote_arguments, searcher_for
@@ -147,6 +147,7 @@ def infer(settings: argparse.Namespace, group: Group | None = None) -> dict:
         "temperature": settings.temperature,
         "knn_weight": settings.knn_weight,
         "similarity": settings.similarity,
+        "index": name_of(searcher),
         "settings_source": source,
         "split": settings.split,
         "tokens": tagging.tokens,

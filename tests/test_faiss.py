@@ -19,15 +19,16 @@ from knn_ner import KnnTagger, infer, tune
 from knn_ner.build_index import main as build_index_main
 from knn_ner.datastore import main as datastore_main
 from knn_ner.errors import UserError
-from knn_ner.retrieval import faiss_search, opening
+from knn_ner.retrieval import faiss_search, indexes, opening
 from knn_ner.retrieval.compaction import compact
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.edit import Edit, NewLabels, remove_sentences
 from knn_ner.retrieval.exact import ExactSearch
-from knn_ner.retrieval.faiss_build import build_index, recommended
+from knn_ner.retrieval.faiss_build import build_index
 from knn_ner.retrieval.faiss_search import FaissSearch
+from knn_ner.retrieval.faiss_training import recommended
 from knn_ner.retrieval.indexes import list_records, read_record
-from knn_ner.retrieval.opening import open_searcher, reopen
+from knn_ner.retrieval.opening import name_of, open_searcher, reopen
 
 SIMILARITIES = ["cosine", "l2"]
 DIM = 32
@@ -319,7 +320,7 @@ def test_folded_and_compacted_stores_keep_their_index(path, monkeypatch):
     store = Datastore.open(path)
     # The same entries in other files: compared by their content, unless that is too much for a reader.
     assert FaissSearch.open(store, "Flat").indexed == 2095
-    monkeypatch.setattr(faiss_search.stands_for, "__defaults__", (1000,))
+    monkeypatch.setattr(indexes.stands_for, "__defaults__", (1000,))
     with pytest.raises(UserError, match="built of other entries"):
         FaissSearch.open(store, "Flat")
     assert build_index(path, "Flat").action == "there"
@@ -521,8 +522,7 @@ def test_auto_says_what_it_picks_and_why(built, path, monkeypatch, capfd):
     def said(store_path: Path, **settings) -> tuple[str, str]:
         capfd.readouterr()
         searcher = open_searcher(Datastore.open(store_path), index="auto", **settings)
-        name = searcher.loaded.record.index if isinstance(searcher, FaissSearch) else "exact"
-        return name, capfd.readouterr().err
+        return name_of(searcher), capfd.readouterr().err
 
     assert said(built, k=32) == (
         "exact",
@@ -580,12 +580,14 @@ def test_commands_take_an_index(tiny_corpus, trained, indexed, tmp_path, monkeyp
         return (out / "predictions.txt").read_text(), results
 
     tags, results = outcome("exact")
-    assert results["changed_tokens"] > 0
+    assert results["changed_tokens"] > 0 and results["index"] == "exact"
     for name, index in (
         ("flat", ("--index", "Flat")),
         ("auto", ("--index", "auto", "--nprobe", 16)),
     ):
-        assert outcome(name, *index)[0] == tags, name
+        found, results = outcome(name, *index)
+        assert found == tags, name
+        assert results["index"] == ("Flat" if name == "flat" else "IVF16,SQfp16")
 
     grid = ["--grid_k", 4, 16, -1, "--grid_temperature", 0.1, 0.3]
     for name, index in (("a", ()), ("b", ("--index", "Flat"))):

@@ -123,6 +123,10 @@ class KnnTagger:
             "workers": workers,
         }
         if datastore is None:
+            if index != EXACT:
+                raise UserError(
+                    f"index {index!r} is given, but no datastore that it is in; give both"
+                )
             return cls(load_alone(model, max_length), **run)
         settings, similarity, _ = choose_settings(datastore, k, temperature, knn_weight, similarity)
         tagger = load_for_datastore(model, max_length, datastore)

@@ -6,8 +6,9 @@ from knn_ner.cli import say
 from knn_ner.errors import UserError
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.exact import ExactSearch
-from knn_ner.retrieval.faiss_build import recommended
-from knn_ner.retrieval.faiss_search import FaissSearch, LoadedIndex, StaleIndexError, find
+from knn_ner.retrieval.faiss_index import LoadedIndex, StaleIndexError, find
+from knn_ner.retrieval.faiss_search import FaissSearch
+from knn_ner.retrieval.faiss_training import recommended
 from knn_ner.retrieval.indexes import build_command, list_records, stands_for
 from knn_ner.retrieval.search import Searcher
 
@@ -58,6 +59,11 @@ def open_searcher(
     searcher = FaissSearch.open(store, name, similarity, device, nprobe=nprobe, ef_search=ef_search)
     tell_what_is_added(searcher)
     return searcher
+
+
+def name_of(searcher: Searcher) -> str:
+    """What `--index` calls it."""
+    return searcher.loaded.record.index if isinstance(searcher, FaissSearch) else EXACT
 
 
 def reopen(before: Searcher, store: Datastore) -> Searcher:
