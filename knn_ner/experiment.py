@@ -3,8 +3,8 @@
     python -m knn_ner.experiment --data_dir D --file_name F --bert_path B --seeds 0 1 2 3 4 --save_path S
 
 writes `S/seed-N/` for each seed (`model/`, `datastore/`, `tuning.json`, `dev/`, `test/`, `oracle.json`, a log),
-`S/experiment.json` and `S/experiment.md`. The same command goes on where it was interrupted, and takes what
-`knn_ner.train --save_path S/seed-N` has trained.
+`S/experiment.json`, `S/experiment.md`, and the plots `S/tuning` and `S/breakdown` (.png and .svg). The same
+command goes on where it was interrupted, and takes what `knn_ner.train --save_path S/seed-N` has trained.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from pathlib import Path
 from knn_ner import build_datastore, train, tune
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, run_main, say
 from knn_ner.errors import UserError
+from knn_ner.evaluation.plots import draw_breakdown, draw_tuning, read_tuning
+from knn_ner.evaluation.plotting import save
 from knn_ner.experimenting.page import to_markdown
 from knn_ner.experimenting.seeds import STEPS, SeedRun, corpus_id
 from knn_ner.experimenting.summary import summarise
@@ -88,6 +90,10 @@ def experiment(settings: argparse.Namespace) -> dict:
     finally:
         view.close()
     results = summarise(settings)
+    folders = [save_path / f"seed-{seed}" for seed in settings.seeds]
+    tunings = [read_tuning(folder / "tuning.csv") for folder in folders]
+    save(draw_tuning(tunings), save_path / "tuning")
+    save(draw_breakdown(results), save_path / "breakdown")
     write_json(save_path / "experiment.json", results)
     write_text(save_path / "experiment.md", to_markdown(results))
     return results

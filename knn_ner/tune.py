@@ -2,8 +2,8 @@
 
     python -m knn_ner.tune --data_dir D --file_name F --model_path S/model --datastore_path P --save_path O
 
-writes `O/tuning.json` (the best setting) and `O/tuning.csv` (the whole sweep), and keeps the best setting with
-the datastore, for those who give none. The test split is never read.
+writes `O/tuning.json` (the best setting) and `O/tuning.csv` (the whole sweep; `--plot` draws it), and keeps the
+best setting with the datastore, for those who give none. The test split is never read.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from knn_ner.cli import (
 from knn_ner.data.corpus import other_positions, read_corpus
 from knn_ner.data.loading import sentence_chunks
 from knn_ner.errors import UserError
+from knn_ner.evaluation.plots import draw_tuning, read_tuning
+from knn_ner.evaluation.plotting import save
 from knn_ner.evaluation.spans import SpanCounter
 from knn_ner.evaluation.sweep import WeightCurve, WeightSweep
 from knn_ner.files import write_json, write_text
@@ -58,6 +60,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add_retrieval_arguments(parser)
     parser.add_argument("--save_path", required=True, metavar="O", help="folder for the results")
     add_grid_arguments(parser)
+    parser.add_argument(
+        "--plot",
+        action="store_true",
+        help="also draw the F1 over knn_weight, T and k: tuning.png and tuning.svg",
+    )
     add_run_arguments(parser)
     return parser.parse_args(argv)
 
@@ -316,6 +323,9 @@ def tune(settings: argparse.Namespace) -> dict:
     }
     write_text(Path(settings.save_path) / "tuning.csv", "\n".join(rows) + "\n")
     write_json(Path(settings.save_path) / "tuning.json", results)
+    if settings.plot:
+        tuning = Path(settings.save_path) / "tuning"
+        save(draw_tuning([read_tuning(tuning.with_suffix(".csv"))]), tuning)
     vote = KnnSettings(best["k"], best["temperature"], best["knn_weight"])
     try:
         save_tuned(store, vote, settings.similarity, best["f1"])

@@ -6,14 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
-from knn_ner import experiment, infer, train
+from knn_ner import experiment, infer, train, tune
 from knn_ner.evaluation.records import read_counts, read_votes
 from knn_ner.evaluation.significance import f1_of
 from knn_ner.experimenting.view import View
 from knn_ner.files import read_json
 from knn_ner.retrieval.datastore import Datastore
 
-TRAINING = ("--max_epochs", 12, "--lr", 5e-3, "--train_batch_size", 16, "--device", "cpu")
+TRAINING = ("--max_epochs", 9, "--lr", 5e-3, "--train_batch_size", 16, "--device", "cpu")
 GRID = ("--grid_k", 4, 16, "--grid_temperature", 0.05, 0.2)
 STEPS = ("train", "build", "tune", "dev", "test", "oracle")
 
@@ -65,7 +65,7 @@ def test_what_is_written(finished):
         # What the steps say went to the log, whole lines only.
         log = (folder / seed / "experiment.log").read_text()
         assert "== oracle\n" in log and "\r" not in log
-    assert "epoch 12/12" in (folder / "seed-1" / "experiment.log").read_text()
+    assert "epoch 9/9" in (folder / "seed-1" / "experiment.log").read_text()
     assert "== train" not in (folder / "seed-0" / "experiment.log").read_text()
 
 
@@ -174,6 +174,21 @@ def test_the_share_of_tokens_to_search(finished, given, tmp_path):
     share = results["searched_share"]
     assert share["0.30"] == round(results["searched_tokens"] / results["tokens"], 6)
     assert list(share.values()) == sorted(share.values()) and share["0.50"] == 1
+
+
+def test_tuning_draws_its_plot(finished, given, tmp_path):
+    folder, _ = finished
+    copy = tmp_path / "datastore"
+    shutil.copytree(folder / "seed-0" / "datastore", copy)
+    line = (*given[:4], *GRID, "--model_path", folder / "seed-0" / "model", "--device", "cpu")
+    line = (*line, "--datastore_path", copy, "--save_path", tmp_path, "--plot")
+    tune.tune(tune.parse_arguments([str(part) for part in line]))
+    assert (tmp_path / "tuning.csv").read_text() == (folder / "seed-0/tuning.csv").read_text()
+    assert (tmp_path / "tuning.png").stat().st_size and (tmp_path / "tuning.svg").stat().st_size
+    assert not (folder / "seed-0" / "tuning.png").exists()
+    # The experiment's own shows the mean of its seeds.
+    assert "(mean of 2 seeds)" in (folder / "tuning.svg").read_text()
+    assert (folder / "breakdown.png").stat().st_size < 100_000
 
 
 def test_what_is_finished_is_not_done_again(finished, given, capfd):

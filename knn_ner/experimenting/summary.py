@@ -47,6 +47,7 @@ def read_seed(folder: Path, datastore: Path) -> dict[str, Any]:
         "tokens": test["tokens"],
         "searched_tokens": test["searched_tokens"],
         "changed_tokens": test["changed_tokens"],
+        "searched_share": test["searched_share"],
         "seconds": test["seconds"],
         "datastore": {
             "entries": manifest.entries,
