@@ -133,9 +133,9 @@ def check_mergeable(source: Datastore, first: Datastore) -> None:
 
 
 def transform_keys(
-    source: Datastore, out: str | Path, transform: KeyTransform, dtype: str, fingerprint: str
+    source: Datastore, out: str | Path, transform: KeyTransform | None, dtype: str, fingerprint: str
 ) -> Manifest:
-    """Write a store with other keys: those of `source`, through a transform.
+    """Write a store with other keys: those of `source`, through a transform if there is one.
 
     Entries, sentences and shards are those of `source`. What `out` holds stays good until the end; a run
     that died is taken up by the same call.
@@ -149,7 +149,7 @@ def transform_keys(
     with (
         DatastoreWriter(
             out,
-            dim=transform.width,
+            dim=transform.width if transform else source.dim,
             dtype=dtype,
             labels=source.labels,
             made_with=source.made_with,
@@ -158,7 +158,11 @@ def transform_keys(
             transform=transform,
         ) as writer,
         tqdm(
-            total=source.entries, unit="entry", unit_scale=True, desc=transform.name, delay=1
+            total=source.entries,
+            unit="entry",
+            unit_scale=True,
+            desc=transform.name if transform else dtype,
+            delay=1,
         ) as progress,
     ):
         for number, record in enumerate(shards):
