@@ -9,7 +9,7 @@ from torch import Tensor
 from knn_ner.errors import UserError
 from knn_ner.group import Group
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.exact import ExactSearch
+from knn_ner.retrieval.exact import BLOCK_KEYS, ExactSearch
 from knn_ner.retrieval.search import Searcher, SearchResult, best_first
 from knn_ner.retrieval.vote import check_temperature
 
@@ -40,9 +40,14 @@ class StorePart:
         return self._store.gather(indices + self.first)
 
 
-def part_borders(entries: int, parts: int) -> list[int]:
-    """Where the parts of a store begin, and where the last one ends: (parts + 1,), ascending."""
-    return [entries * number // parts for number in range(parts + 1)]
+def part_borders(entries: int, parts: int, block_keys: int = BLOCK_KEYS) -> list[int]:
+    """Where the parts of a store begin, and where the last one ends: (parts + 1,), ascending.
+
+    Parts are of whole blocks, as many entries as a search takes at once, since a product of other
+    shape rounds otherwise, which counts in a vote of all entries at a low temperature.
+    """
+    blocks = -(-entries // block_keys)
+    return [min(entries, block_keys * (blocks * number // parts)) for number in range(parts + 1)]
 
 
 def merge_nearest(parts: Sequence[SearchResult], k: int) -> SearchResult:
@@ -63,7 +68,7 @@ def merge_nearest(parts: Sequence[SearchResult], k: int) -> SearchResult:
 def merge_log_weights(parts: Sequence[Tensor]) -> Tensor:
     """`Searcher.log_weights` over a store from those over its parts: (q, labels) float64 each.
 
-    They differ from those over the whole by the rounding of exponentials in float32, some 1e-7.
+    Sums differ from those over the whole by the rounding of exponentials in float32, some 1e-7.
     """
     return torch.stack(list(parts)).logsumexp(dim=0)
 
@@ -78,17 +83,27 @@ class DistributedSearch(Searcher):
     Args:
         store, similarity, device: as for `Searcher`, the same in all processes.
         group: the processes.
+        block_keys: as for `ExactSearch`.
     """
 
-    def __init__(self, store: Datastore, similarity: str, device: str | torch.device, group: Group):
+    def __init__(
+        self,
+        store: Datastore,
+        similarity: str,
+        device: str | torch.device,
+        group: Group,
+        *,
+        block_keys: int = BLOCK_KEYS,
+    ):
         super().__init__(store, similarity, device)
         self.group = group
-        self._borders = part_borders(store.entries, group.size)
+        self._borders = part_borders(store.entries, group.size, block_keys)
         first, last = self._borders[group.rank : group.rank + 2]
-        # More processes than entries leave some without any.
-        self._part = (
-            ExactSearch(StorePart(store, first, last), similarity, device) if last > first else None
-        )
+        # More processes than blocks leave some without entries.
+        self._part = None
+        if last > first:
+            part = StorePart(store, first, last)
+            self._part = ExactSearch(part, similarity, device, block_keys=block_keys)
 
     def __enter__(self) -> "DistributedSearch":
         return self
