@@ -63,6 +63,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="search for every token, also where no vote could change the tag",
     )
+    parser.add_argument(
+        "--votes",
+        action="store_true",
+        help="find the neighbours of each token that a vote could change, and write how they voted to "
+        "votes.csv; otherwise a token is done with as soon as its tag is certain",
+    )
     add_run_arguments(parser)
     add_process_arguments(
         parser, "Each encodes its part of the sentences, and searches its part of P."
@@ -129,7 +135,7 @@ def infer(settings: argparse.Namespace, group: Group | None = None) -> dict:
             split,
             searcher,
             KnnSettings(settings.k, settings.temperature, settings.knn_weight),
-            search="all" if settings.exhaustive else "needed",
+            search=searching(settings),
             device=choose_device(settings.device),
             batch_size=settings.batch_size,
             precision=settings.precision,
@@ -152,6 +158,7 @@ def infer(settings: argparse.Namespace, group: Group | None = None) -> dict:
         "split": settings.split,
         "tokens": tagging.tokens,
         "searched_tokens": tagging.searched,
+        "settled_by": tagging.settled,
         "searched_share": searched_share(tagging.lead[split.scored]),
         "changed_tokens": int((tagging.base != tagging.knn)[split.scored].sum()),
         "seed": settings.seed,
@@ -162,6 +169,13 @@ def infer(settings: argparse.Namespace, group: Group | None = None) -> dict:
     write_records(Path(settings.save_path), split, tagging)
     write_json(Path(settings.save_path) / "knn_results.json", results)
     return results
+
+
+def searching(settings: argparse.Namespace) -> str:
+    """What to search, as `tag` has it."""
+    if settings.exhaustive:
+        return "all"
+    return "needed" if settings.votes else "tags"
 
 
 def shared_searcher(
@@ -206,14 +220,15 @@ def joined(tagging: Tagging, group: Group) -> Tagging:
             if array.dtype.kind == "f":
                 largest[largest < 0] = np.nan
             arrays[field.name] = largest
-    counts = group.exchange(tagging.tokens, tagging.searched)
-    tokens, searched = (sum(column) for column in zip(*counts, strict=True))
+    counts = group.exchange(tagging.tokens, tagging.searched, tagging.settled.get("search", 0))
+    tokens, searched, settled = (sum(column) for column in zip(*counts, strict=True))
     seconds = group.largest(np.array(list(tagging.seconds.values())))
     return dataclasses.replace(
         tagging,
         **arrays,
         tokens=tokens,
         searched=searched,
+        settled={"search": settled} if settled else {},
         seconds=dict(zip(tagging.seconds, seconds.tolist(), strict=True)),
     )
 
@@ -243,7 +258,7 @@ def write_predictions(path: Path, split: Split, tagging: Tagging) -> None:
 
 
 def write_records(folder: Path, split: Split, tagging: Tagging) -> None:
-    """Write what comparisons of tagger and kNN need; of a word's pieces the first one's vote."""
+    """Write what comparisons of tagger and kNN need; of votes, if known, that of a word's first piece."""
     gold = split.piece_tags(split.gold)
     base, knn = (
         sentence_counts(
@@ -256,6 +271,9 @@ def write_records(folder: Path, split: Split, tagging: Tagging) -> None:
         for rows in (tagging.base, tagging.knn)
     )
     write_counts(folder / COUNTS_FILE, base, knn)
+    if np.isnan(tagging.agreement).all():
+        (folder / VOTES_FILE).unlink(missing_ok=True)
+        return
     decoder = split.decoder
     sentence = np.repeat(np.arange(len(decoder.counts)), decoder.counts)
     word = np.arange(len(sentence)) - decoder.word_starts[sentence]

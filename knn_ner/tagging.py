@@ -14,6 +14,7 @@ from knn_ner.data.tags import OUTSIDE
 from knn_ner.model.representations import represent
 from knn_ner.pipeline import LoadedTagger, Split
 from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.decide import Decider
 from knn_ner.retrieval.interpolation import (
     KnnSettings,
     LabelAlignment,
@@ -52,6 +53,7 @@ class Tagging:
     vote: (R,) the label that got most of the neighbours' vote; agreement: (R,) float32, its share, NaN
         where the row was not searched.
     tokens: rows that are scored; searched: those whose neighbours were looked up.
+    settled: if only tags were searched for, how many each way of `retrieval.decide` has settled.
     kept: what was searched, chunk by chunk, if it was to be kept.
     """
 
@@ -65,6 +67,7 @@ class Tagging:
     agreement: np.ndarray
     tokens: int = 0
     searched: int = 0
+    settled: dict[str, int] = field(default_factory=dict)
     kept: list[Searched] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: {"encode": 0.0, "search": 0.0})
 
@@ -90,7 +93,8 @@ def tag(
     searcher, settings: None for the tagger alone.
     search: the tokens to search, of those that carry a label: `needed`, where a vote can change the tag;
         `entities`, also where the tagger does not say `O`, so that each entity's tokens have their
-        probability in the mix; `all`. The tags are the same.
+        probability in the mix; `all`; or `tags`, as `needed`, but only as far as it takes to know the tag
+        (see `retrieval.decide`), so that votes and probabilities stay unknown. The tags are the same.
     also: (R,) bool, rows to search in any case.
     keep: whether to return hidden states and distributions of what was searched.
     how: device, batch_size, ... as for `representations.represent`.
@@ -109,6 +113,9 @@ def tag(
     )
     weight = settings.knn_weight if searcher else 0.0
     outside = tagger.labels.index(OUTSIDE)
+    decider = None
+    if searcher is not None and search == "tags":
+        decider = Decider(searcher, alignment, settings, settled=tagging.settled)
     first = 0
     for chunk in sentence_chunks(split.encoded, CHUNK_ROWS):
         start = time.perf_counter()
@@ -146,12 +153,17 @@ def tag(
             order = np.argsort(rows)
             rows = rows[order]
             base, hidden = (torch.cat([part[i] for part in parts])[order] for i in (1, 2))
-            votes = alignment.votes(searcher.votes(hidden, settings.k, settings.temperature))
-            mixed = interpolate(base, votes, weight)
-            tagging.knn[rows] = mixed.argmax(-1).cpu().numpy()
-            tagging.knn_scores[rows] = mixed.amax(-1).cpu().numpy()
-            tagging.vote[rows] = votes.argmax(-1).cpu().numpy()
-            tagging.agreement[rows] = votes.amax(-1).cpu().numpy()
+            if decider is not None:
+                # Of rows like those that there were so far.
+                decider.expected = (tagging.searched + len(rows)) * size // first
+                tagging.knn[rows] = decider.decide(hidden, base).cpu().numpy()
+            else:
+                votes = alignment.votes(searcher.votes(hidden, settings.k, settings.temperature))
+                mixed = interpolate(base, votes, weight)
+                tagging.knn[rows] = mixed.argmax(-1).cpu().numpy()
+                tagging.knn_scores[rows] = mixed.amax(-1).cpu().numpy()
+                tagging.vote[rows] = votes.argmax(-1).cpu().numpy()
+                tagging.agreement[rows] = votes.amax(-1).cpu().numpy()
             tagging.searched += len(rows)
             if keep:
                 tagging.kept.append(Searched(rows, hidden, base))

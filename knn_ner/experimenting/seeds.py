@@ -17,12 +17,14 @@ from types import ModuleType
 import torch
 
 from knn_ner import build_datastore, infer, train, tune
+from knn_ner.cli import add_data_arguments, add_run_arguments
 from knn_ner.data.corpus import SPLITS, split_path
 from knn_ner.errors import UserError
 from knn_ner.evaluation.records import COUNTS_FILE, VOTES_FILE
 from knn_ner.experimenting.view import View
 from knn_ner.files import read_json, write_json
 from knn_ner.retrieval.manifest import MANIFEST_FILE, Manifest
+from knn_ner.retrieval.similarity import SIMILARITIES
 
 STEPS = ("train", "build", "tune", "dev", "test", "oracle")
 RECORD_FILE = "steps.json"
@@ -33,6 +35,23 @@ NO_KEY = {
     "data_dir", "file_name", "bert_path", "model_path", "datastore_path", "save_path", "tuning",
     "workers", "device", "devices", "num_nodes", "batch_size", "seed", "resume", "plot",
 }  # fmt: skip
+
+
+def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of all steps, for commands that run them: they are those of the steps' own commands."""
+    add_data_arguments(parser)
+    parser.add_argument(
+        "--bert_path", required=True, metavar="B", help="the encoder: a hub name or a folder"
+    )
+    parser.add_argument("--save_path", required=True, metavar="S", help="folder for everything")
+    add_run_arguments(parser, seed=False)
+    train.add_training_arguments(parser)
+    group = parser.add_argument_group("datastore and tuning")
+    build_datastore.add_key_arguments(group)
+    group.add_argument(
+        "--similarity", choices=SIMILARITIES, default="cosine", help="of two hidden states"
+    )
+    tune.add_grid_arguments(group)
 
 
 def corpus_id(data_dir: str, file_name: str) -> str:
@@ -47,11 +66,20 @@ def corpus_id(data_dir: str, file_name: str) -> str:
 class SeedRun:
     """One seed of an experiment.
 
-    given: the flags of `knn_ner.experiment`. corpus: its `corpus_id`.
+    given: the flags of `add_experiment_arguments`. corpus: its `corpus_id`. name: of the run, for its user.
+    steps: those of `STEPS` to do.
     """
 
-    def __init__(self, given: argparse.Namespace, seed: int, corpus: str):
+    def __init__(
+        self,
+        given: argparse.Namespace,
+        seed: int,
+        corpus: str,
+        name: str = "",
+        steps: Sequence[str] = STEPS,
+    ):
         self.given, self.seed, self.corpus = given, seed, corpus
+        self.name, self.steps = name or f"seed {seed}", steps
         self.folder = Path(given.save_path) / f"seed-{seed}"
         self.tagger = Path(given.taggers or given.save_path) / f"seed-{seed}"
         self.datastore = self.folder / "datastore"
@@ -106,7 +134,7 @@ class SeedRun:
             infer,
             *self._where(),
             *("--save_path", folder, "--split", split),
-            *("--tuning", self.folder / "tuning.json"),
+            *("--tuning", self.folder / "tuning.json", "--votes"),
         )
         names = ("knn_results.json", "predictions.txt", COUNTS_FILE, VOTES_FILE)
         outputs = [folder / name for name in names]
@@ -116,11 +144,12 @@ class SeedRun:
         """Train, or go on; returns what names the tagger."""
         results = self.tagger / TRAINED_FILE
         if results.is_file():
-            view.skip("train", read_json(results).get("seconds"))
+            if "train" in self.steps:
+                view.skip("train", read_json(results).get("seconds"))
         else:
             # Left as a training sets it, it would slow down all that follows.
             deterministic = torch.are_deterministic_algorithms_enabled()
-            with view.step(self.seed, "train", self.folder / LOG_FILE):
+            with view.step(self.name, "train", self.folder / LOG_FILE):
                 train.train(self._training())
             torch.use_deterministic_algorithms(deterministic)
             gc.collect()
@@ -141,6 +170,8 @@ class SeedRun:
         work: Callable[[], object],
     ) -> None:
         """Do a step, unless it is finished: its outputs are there, and were made of the same."""
+        if name not in self.steps:
+            return
         kept = {n: value for n, value in sorted(vars(settings).items()) if n not in NO_KEY}
         content = json.dumps([name, kept, self.corpus, upstream], sort_keys=True)
         key = hashlib.sha256(content.encode()).hexdigest()
@@ -151,7 +182,7 @@ class SeedRun:
             view.skip(name, before.get("seconds"))
             return
         start = time.perf_counter()
-        with view.step(self.seed, name, self.folder / LOG_FILE):
+        with view.step(self.name, name, self.folder / LOG_FILE):
             work()
         seconds = round(time.perf_counter() - start, 2)
         write_json(record, records | {name: {"key": key, "seconds": seconds}})

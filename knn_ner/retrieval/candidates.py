@@ -122,7 +122,7 @@ class RunningCandidates:
             joined = self.scores[part]
             if scores is not None:
                 joined = torch.cat([joined, scores[part]], dim=1)
-            order = _order_of_best(joined, self.kept)
+            order = order_of_best(joined, self.kept)
             best = joined.gather(1, order)
             held = self.indices[part].gather(1, order.clamp(max=room - 1))
             self.indices[part, : self.kept] = torch.where(order < room, held, order - room + start)
@@ -157,7 +157,7 @@ def kept_for(k: int) -> int:
     return k + max(SPARE, math.ceil(SPARE_SHARE * k))
 
 
-def _order_of_best(scores: Tensor, count: int) -> Tensor:
+def order_of_best(scores: Tensor, count: int) -> Tensor:
     """Columns of the `count` largest scores of each row, in any order."""
     if scores.device.type == "cpu":
         # Several times as fast as topk, which sorts pairs.

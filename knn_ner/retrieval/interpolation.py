@@ -110,6 +110,12 @@ class LabelAlignment:
         """Label ids of the datastore, of any shape, as indices into `labels`."""
         return torch.tensor(self._vote_columns, device=label_ids.device)[label_ids]
 
+    def stored_labels(self, ids: Tensor) -> Tensor:
+        """Indices into `labels`, of any shape, as label ids of the datastore; -1 where it lacks the label."""
+        stored = torch.full((len(self.labels),), -1, device=ids.device)
+        stored[self._vote_columns] = torch.arange(len(self._vote_columns), device=ids.device)
+        return stored[ids]
+
     def _spread(self, columns: Tensor, to: list[int]) -> Tensor:
         if to == list(range(len(self.labels))):
             return columns
