@@ -12,17 +12,15 @@ import shlex
 import sys
 from pathlib import Path
 
-from knn_ner import build_datastore, train, tune
-from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, run_main, say
+from knn_ner.cli import Parser, run_main, say
 from knn_ner.errors import UserError
 from knn_ner.evaluation.plots import draw_breakdown, draw_tuning, read_tuning
 from knn_ner.evaluation.plotting import save
 from knn_ner.experimenting.page import to_markdown
-from knn_ner.experimenting.seeds import STEPS, SeedRun, corpus_id
+from knn_ner.experimenting.seeds import STEPS, SeedRun, add_experiment_arguments, corpus_id
 from knn_ner.experimenting.summary import summarise
 from knn_ner.experimenting.view import View
 from knn_ner.files import write_json, write_text
-from knn_ner.retrieval.similarity import SIMILARITIES
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,13 +28,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(
         "Train, build, tune on dev and test with many seeds; means, intervals and p-values of the gain.",
         prog="python -m knn_ner.experiment",
-    )
-    add_data_arguments(parser)
-    parser.add_argument(
-        "--bert_path", required=True, metavar="B", help="the encoder: a hub name or a folder"
-    )
-    parser.add_argument(
-        "--save_path", required=True, metavar="S", help="folder for everything: S/seed-N and tables"
     )
     parser.add_argument(
         "--seeds",
@@ -52,14 +43,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="folder of another experiment whose taggers, S0/seed-N/model, are taken in place of "
         "training: other keys, the same taggers",
     )
-    add_run_arguments(parser, seed=False)
-    train.add_training_arguments(parser)
-    group = parser.add_argument_group("datastore and tuning")
-    build_datastore.add_key_arguments(group)
-    group.add_argument(
-        "--similarity", choices=SIMILARITIES, default="cosine", help="of two hidden states"
-    )
-    tune.add_grid_arguments(group)
+    add_experiment_arguments(parser)
     settings = parser.parse_args(argv)
     settings.command = shlex.join(
         ["python", "-m", "knn_ner.experiment", *(sys.argv[1:] if argv is None else argv)]
@@ -79,7 +63,7 @@ def experiment(settings: argparse.Namespace) -> dict:
     runs = [SeedRun(settings, seed, corpus) for seed in settings.seeds]
     for run in runs:
         run.check()
-    view = View(len(runs), STEPS)
+    view = View(dict.fromkeys(STEPS, len(runs)))
     try:
         for run in runs:
             run.run(view)

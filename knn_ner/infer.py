@@ -166,7 +166,7 @@ def infer(settings: argparse.Namespace, group: Group | None = None) -> dict:
         "seconds": {name: round(value, 3) for name, value in tagging.seconds.items()},
     }
     write_predictions(Path(settings.save_path) / "predictions.txt", split, tagging)
-    write_records(Path(settings.save_path), split, tagging)
+    write_records(Path(settings.save_path), split, tagging, searching(settings) != "tags")
     write_json(Path(settings.save_path) / "knn_results.json", results)
     return results
 
@@ -257,8 +257,8 @@ def write_predictions(path: Path, split: Split, tagging: Tagging) -> None:
     write_text(path, "\n".join(blocks))
 
 
-def write_records(folder: Path, split: Split, tagging: Tagging) -> None:
-    """Write what comparisons of tagger and kNN need; of votes, if known, that of a word's first piece."""
+def write_records(folder: Path, split: Split, tagging: Tagging, votes: bool) -> None:
+    """Write what comparisons of tagger and kNN need; if `votes` are known, those of words' first pieces."""
     gold = split.piece_tags(split.gold)
     base, knn = (
         sentence_counts(
@@ -271,7 +271,7 @@ def write_records(folder: Path, split: Split, tagging: Tagging) -> None:
         for rows in (tagging.base, tagging.knn)
     )
     write_counts(folder / COUNTS_FILE, base, knn)
-    if np.isnan(tagging.agreement).all():
+    if not votes:
         (folder / VOTES_FILE).unlink(missing_ok=True)
         return
     decoder = split.decoder

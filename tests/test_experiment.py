@@ -250,9 +250,9 @@ def test_the_log_has_the_last_state_of_a_line_that_is_written_over(tmp_path, cap
     """As tqdm writes, and an error in a step leaves what it said."""
     import sys
 
-    view = View(1, ("train",))
+    view = View({"train": 1})
     log = tmp_path / "log"
-    with pytest.raises(ValueError), view.step(3, "train", log):
+    with pytest.raises(ValueError), view.step("seed 3", "train", log):
         sys.stderr.write("\rbuild: 1%")
         sys.stderr.write("\rbuild: 50%\rbuild: 100%")
         sys.stderr.write("\nwarning: look ")

@@ -5,7 +5,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TextIO
@@ -20,17 +20,16 @@ EPOCH = "epoch "
 class View:
     """How far an experiment is: a bar on a terminal, else a line for each step.
 
-    total: the steps of all seeds. names: the steps of a seed, in their order.
+    steps: how many there are of each name.
     """
 
-    def __init__(self, seeds: int, names: tuple[str, ...]):
-        self._names = names
-        self._left = dict.fromkeys(names, seeds)
+    def __init__(self, steps: Mapping[str, int]):
+        self._left = dict(steps)
         self._seconds: dict[str, list[float]] = defaultdict(list)
         self._out = sys.stderr
         self._finished_before = 0
         self._bar = tqdm(
-            total=seeds * len(names),
+            total=sum(steps.values()),
             unit="step",
             file=self._out,
             dynamic_ncols=True,
@@ -49,30 +48,30 @@ class View:
         self._advance(name, seconds)
 
     @contextmanager
-    def step(self, seed: int, name: str, log: Path) -> Iterator[None]:
-        """A step: what is written to stderr within goes to the file `log`."""
+    def step(self, run: str, name: str, log: Path) -> Iterator[None]:
+        """A step of a run: what is written to stderr within goes to the file `log`."""
         self._tell_finished()
-        self._bar.set_description_str(f"seed {seed}: {name}")
+        self._bar.set_description_str(f"{run}: {name}")
         self._bar.set_postfix_str(self._time_left())
         start = time.perf_counter()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
             file.write(f"== {name}\n")
-            with redirect_stderr(_Log(file, lambda line: self._told(seed, line))):
+            with redirect_stderr(_Log(file, lambda line: self._told(run, line))):
                 yield
         seconds = time.perf_counter() - start
         self._advance(name, seconds)
         if self._bar.disable:
-            self._say(f"seed {seed}: {name}, {seconds:.1f} s{self._time_left()}")
+            self._say(f"{run}: {name}, {seconds:.1f} s{self._time_left()}")
 
     def _tell_finished(self) -> None:
         if self._finished_before:
             self._say(f"{self._finished_before} of {self._bar.total} steps are finished already")
             self._finished_before = 0
 
-    def _told(self, seed: int, line: str) -> None:
+    def _told(self, run: str, line: str) -> None:
         if line.startswith(WARNING) or (self._bar.disable and line.startswith(EPOCH)):
-            self._say(f"seed {seed}: {line}")
+            self._say(f"{run}: {line}")
         else:
             self._bar.set_postfix_str(line[:60] + self._time_left())
 
@@ -84,7 +83,7 @@ class View:
 
     def _time_left(self) -> str:
         """How long the steps left will take, if each kind of them was timed already."""
-        waiting = [name for name in self._names if self._left[name]]
+        waiting = [name for name, count in self._left.items() if count]
         if not waiting or not all(self._seconds[name] for name in waiting):
             return ""
         seconds = sum(self._left[name] * statistics.fmean(self._seconds[name]) for name in waiting)
