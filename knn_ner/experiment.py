@@ -60,7 +60,7 @@ def experiment(settings: argparse.Namespace) -> dict:
         raise UserError(f"--seeds {' '.join(map(str, settings.seeds))}: each expected once")
     save_path = Path(settings.save_path)
     corpus = corpus_id(settings.data_dir, settings.file_name)
-    runs = [SeedRun(settings, seed, corpus) for seed in settings.seeds]
+    runs = [SeedRun(settings, seed, corpus, votes=True) for seed in settings.seeds]
     for run in runs:
         run.check()
     view = View(dict.fromkeys(STEPS, len(runs)))

@@ -4,8 +4,8 @@
         --save_path O --k 512 --temperature 0.05 --knn_weight 0.3
 
 writes `O/knn_results.json`, `O/predictions.txt` (word, gold, base, knn) and what comparisons need:
-`O/sentences.csv` (entities right, predicted and gold of each sentence) and `O/votes.csv` (how the neighbours of
-a word voted).
+`O/sentences.csv` (entities right, predicted and gold of each sentence) and, with `--votes`, `O/votes.csv` (how
+the neighbours of a word voted).
 """
 
 import argparse
@@ -220,15 +220,17 @@ def joined(tagging: Tagging, group: Group) -> Tagging:
             if array.dtype.kind == "f":
                 largest[largest < 0] = np.nan
             arrays[field.name] = largest
-    counts = group.exchange(tagging.tokens, tagging.searched, tagging.settled.get("search", 0))
-    tokens, searched, settled = (sum(column) for column in zip(*counts, strict=True))
+    ways = ("cover", "search")
+    counts = [tagging.settled.get(way, 0) for way in ways]
+    counts = group.exchange(tagging.tokens, tagging.searched, *counts)
+    tokens, searched, *settled = (sum(column) for column in zip(*counts, strict=True))
     seconds = group.largest(np.array(list(tagging.seconds.values())))
     return dataclasses.replace(
         tagging,
         **arrays,
         tokens=tokens,
         searched=searched,
-        settled={"search": settled} if settled else {},
+        settled={way: count for way, count in zip(ways, settled, strict=True) if count},
         seconds=dict(zip(tagging.seconds, seconds.tolist(), strict=True)),
     )
 

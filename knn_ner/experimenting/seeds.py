@@ -67,7 +67,8 @@ class SeedRun:
     """One seed of an experiment.
 
     given: the flags of `add_experiment_arguments`. corpus: its `corpus_id`. name: of the run, for its user.
-    steps: those of `STEPS` to do.
+    steps: those of `STEPS` to do. votes: whether to keep how neighbours voted on test, for a breakdown; then all
+        of them are looked up, which takes longer than knowing the tags.
     """
 
     def __init__(
@@ -77,9 +78,10 @@ class SeedRun:
         corpus: str,
         name: str = "",
         steps: Sequence[str] = STEPS,
+        votes: bool = False,
     ):
         self.given, self.seed, self.corpus = given, seed, corpus
-        self.name, self.steps = name or f"seed {seed}", steps
+        self.name, self.steps, self.votes = name or f"seed {seed}", steps, votes
         self.folder = Path(given.save_path) / f"seed-{seed}"
         self.tagger = Path(given.taggers or given.save_path) / f"seed-{seed}"
         self.datastore = self.folder / "datastore"
@@ -134,10 +136,11 @@ class SeedRun:
             infer,
             *self._where(),
             *("--save_path", folder, "--split", split),
-            *("--tuning", self.folder / "tuning.json", "--votes"),
+            *("--tuning", self.folder / "tuning.json"),
+            *(["--votes"] if self.votes and split == "test" else []),
         )
-        names = ("knn_results.json", "predictions.txt", COUNTS_FILE, VOTES_FILE)
-        outputs = [folder / name for name in names]
+        names = ["knn_results.json", "predictions.txt", COUNTS_FILE]
+        outputs = [folder / name for name in names + [VOTES_FILE] * settings.votes]
         self._step(view, split, settings, upstream, outputs, lambda: infer.infer(settings))
 
     def _train(self, view: View) -> str:
