@@ -200,7 +200,7 @@ def test_inference_under_torchrun_gives_the_tags_of_one_process(run, paths, data
 
 
 def assert_same_results(one: Path, other: Path) -> None:
-    """But for the seconds."""
+    """But for the seconds, and how each tag became certain."""
     assert sorted(file.name for file in one.iterdir()) == sorted(
         file.name for file in other.iterdir()
     )
@@ -208,8 +208,9 @@ def assert_same_results(one: Path, other: Path) -> None:
         if file.name != "knn_results.json":
             assert file.read_bytes() == (other / file.name).read_bytes()
     results = [json.loads((folder / "knn_results.json").read_text()) for folder in (one, other)]
-    seconds = [result.pop("seconds") for result in results]
+    seconds, settled = ([result.pop(n) for result in results] for n in ("seconds", "settled_by"))
     assert results[0] == results[1] and seconds[0].keys() == seconds[1].keys()
+    assert sum(settled[0].values()) == sum(settled[1].values())
 
 
 @pytest.mark.parametrize(
@@ -218,6 +219,7 @@ def assert_same_results(one: Path, other: Path) -> None:
         (2, ("--k", 8, "--exhaustive")),
         (3, ("--k", 200, "--similarity", "l2", "--temperature", 5)),
         (2, ("--k", -1)),
+        (2, ("--k", 64, "--votes")),
         (3, ("--k", -1, "--exhaustive")),
     ],
 )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from knn_ner.retrieval.cover import ENTRIES_PER_BALL, MOST_BALLS, ROUNDS, Cover, covers_of
+from knn_ner.retrieval.distributed import DistributedSearch
 from knn_ner.retrieval.exact import Candidates, ExactSearch
 from knn_ner.retrieval.faiss_search import FaissSearch
 from knn_ner.retrieval.interpolation import (
@@ -85,17 +86,18 @@ class Decider:
                 yield "search", self._by_search
                 return
             yield "product", self._by_product
-        elif isinstance(self.searcher, ExactSearch):
-            for cover in self._open_covers():
+        elif isinstance(self.searcher, ExactSearch | DistributedSearch):
+            for cover in self.covers():
                 yield (
                     "cover",
                     lambda queries, base, cover=cover: self._by_cover(cover, queries, base),
                 )
-            if self.settings.k != -1:
+            if self.settings.k != -1 and isinstance(self.searcher, ExactSearch):
                 yield "product", self._by_product
         yield "search", self._by_search
 
-    def _open_covers(self) -> list[Cover]:
+    def covers(self) -> list[Cover]:
+        """The covers of the store, if there are any or enough tokens will come for them to be worth making."""
         if self._covers is None:
             store = self.searcher.store
             # In numbers of keys that are multiplied.
