@@ -67,8 +67,8 @@ class SeedRun:
     """One seed of an experiment.
 
     given: the flags of `add_experiment_arguments`. corpus: its `corpus_id`. name: of the run, for its user.
-    steps: those of `STEPS` to do. votes: whether to keep how neighbours voted on test, for a breakdown; then all
-        of them are looked up, which takes longer than knowing the tags.
+    steps: those of `STEPS` to do. votes: whether to keep how neighbours voted on test, for a breakdown; then
+        all of them are looked up, which takes longer than knowing the tags.
     """
 
     def __init__(
