@@ -187,28 +187,27 @@ def draw_low_resource(
     """
     figure = new_figure(6.5, 3.8)
     axes = figure.subplots()
-    ends = []
-    for (name, points), colour, marker in zip(
-        lines.items(), (TAGGER, KNN, FULL), "os^", strict=False
-    ):
-        share, mean, deviation = zip(*points, strict=True)
+    handles = [
         axes.errorbar(
-            share, mean, yerr=deviation, color=colour, marker=marker, markersize=4.5, capsize=2,
-            elinewidth=0.9,
-        )  # fmt: skip
-        ends.append((mean[-1], name, colour))
-    tagger = next(iter(lines.values()))
-    axes.axhline(tagger[-1][1], color=TAGGER, linewidth=1, linestyle=(0, (4, 3)))
-    low, high = axes.get_ylim()
-    heights = apart([end[0] for end in ends], 0.06 * (high - low))
-    for height, (_, name, colour) in zip(heights, ends, strict=True):
-        axes.text(103, height, name, color=colour, va="center")
-    axes.set_xlim(0, 140)
-    shares = [point[0] for point in tagger]
-    axes.set_xticks(shares, [f"{share:g}" for share in shares])
-    axes.set_xlabel("training sentences of the tagger, percent")
+            *zip(*((share, mean) for share, mean, _ in points), strict=True),
+            yerr=[deviation for *_, deviation in points],
+            color=colour, marker=marker, markersize=4.5, capsize=2, elinewidth=0.9, label=name,
+        )
+        for (name, points), colour, marker in zip(
+            lines.items(), (TAGGER, KNN, FULL), "os^", strict=False
+        )
+    ]  # fmt: skip
+    *_, (last, goal, _) = next(iter(lines.values()))
+    axes.axhline(goal, color=TAGGER, linewidth=1, linestyle=(0, (4, 3)))
+    # Where the lines are close together at the right they cannot be named there; the highest first.
+    axes.legend(handles=handles[::-1], loc="lower right")
+    axes.set_xscale("log")
+    shares = [share for share, *_ in next(iter(lines.values()))]
+    axes.set_xticks(shares, [f"{share:g}%" for share in shares])
+    axes.minorticks_off()
+    axes.set_xlabel("training sentences that the tagger saw")
     axes.set_ylabel("word-level test F1")
-    axes.set_title(corpus)
+    axes.set_title(f"{corpus}; dashed: tagger alone with {last:g}%")
     return figure
 
 
