@@ -524,7 +524,7 @@ def test_auto_says_what_it_picks_and_why(built, path, monkeypatch, capfd):
         searcher = open_searcher(Datastore.open(store_path), index="auto", **settings)
         return name_of(searcher), capfd.readouterr().err
 
-    assert said(built, k=32) == (
+    assert said(built, k=12) == (
         "exact",
         "--index auto: exact (2000 entries, which up to 32768 are searched as fast without an index)\n",
     )
@@ -534,20 +534,20 @@ def test_auto_says_what_it_picks_and_why(built, path, monkeypatch, capfd):
         "--index auto: exact (64 neighbours of 2000 entries, for which an index saves nothing)\n"
     )
     # Built last, as what fits best is not there.
-    assert said(built, k=16, similarity="l2") == (
+    assert said(built, k=12, similarity="l2") == (
         "IVF16,Flat",
         "--index auto: IVF16,Flat (2000 entries, 2000 of them in this index)\n",
     )
     command = f'`python -m knn_ner.build_index --datastore_path {path} --index "auto"`'
-    assert said(path, k=16) == (
+    assert said(path, k=12) == (
         "exact",
         f"--index auto: exact (2000 entries, but no index was built: {command} makes search faster)\n",
     )
     assert build_index(path).record.index == "IVF32,SQfp16"
     build_index(path, "Flat")
-    assert said(path, k=16, nprobe=4)[0] == "IVF32,SQfp16"
+    assert said(path, k=12, nprobe=4)[0] == "IVF32,SQfp16"
     remove_sentences(path, [5])
-    assert "but no index is up to date" in said(path, k=16)[1]
+    assert "but no index is up to date" in said(path, k=12)[1]
     assert [recommended(n) for n in (10, 10**5, 252043, 10**6, 10**7, 10**9)] == [
         "Flat",
         "IVF1024,SQfp16",

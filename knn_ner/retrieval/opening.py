@@ -18,7 +18,7 @@ AUTO = "auto"
 # Entries up to which exact search is as fast as any, on a CPU and on a GPU.
 SMALL = 1 << 15
 SMALL_ON_GPU = 1 << 20
-# Stored entries for each neighbour, below which most are looked at anyhow.
+# Stored entries for each neighbour, below which an index gains next to nothing: it visits many, and re-scores.
 PER_NEIGHBOUR = 64
 # Entries that an index lacks, as a share of those it has, from which on it is worth being extended.
 WORTH_EXTENDING = 0.1
