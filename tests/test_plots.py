@@ -111,7 +111,7 @@ def test_low_resource(tmp_path):
         "kNN, all sentences": [(5, 50, 1), (20, 64, 0.5), (100, 70.5, 0.2)],
     }
     told = check(lambda: plots.draw_low_resource(lines, "made up"), tmp_path)
-    assert all(name in told for name in lines) and "20" in told.split(" | ")
+    assert all(name in told for name in lines) and "20%" in told.split(" | ")
 
 
 def test_compare(results, tmp_path, capfd):
