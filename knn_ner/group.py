@@ -132,8 +132,10 @@ def _noticing_the_dead() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        # "[file.cc:537] Connection closed by peer [127.0.0.1]:59084. This is typically caused by ..."
+        reason = str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0]
         raise AgreedError(
-            f"another process of this run ended ({str(error).splitlines()[0]}); see what it printed"
+            f"another process of this run ended ({reason}); see what it printed, or its machine's log"
         ) from None
 
 

@@ -290,7 +290,7 @@ def test_an_error_in_one_process_ends_all(tmp_path, capfd):
 def test_a_process_that_is_killed_is_noticed(tmp_path):
     store = write_store(tmp_path / "store", *random_entries(20))
     one, other, third = in_processes(3, fail_while_others_search, store.path, "killed")
-    assert isinstance(one, UserError) and "another process of this run ended (" in str(one)
+    assert str(one).startswith("another process of this run ended (")
     assert other is None and isinstance(third, SystemExit)
 
 
