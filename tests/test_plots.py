@@ -12,6 +12,8 @@ from knn_ner.evaluation import plots
 from knn_ner.evaluation.breakdown import Forms, break_down
 from knn_ner.evaluation.leakage import Leakage
 from knn_ner.evaluation.plotting import apart, every, save
+from knn_ner.evaluation.records import write_counts
+from knn_ner.evaluation.significance import f1_of
 from knn_ner.experimenting import summary
 from knn_ner.files import write_json
 
@@ -30,6 +32,15 @@ def write_tuning(path, best: float = 0.3) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def counts_by_hand() -> tuple[np.ndarray, np.ndarray]:
+    """Two seeds, thirty sentences of two entities: the tagger has one of them, kNN both."""
+    knn = np.full((2, 30, 3, 3), 2)
+    base = knn.copy()
+    base[:, :, :, 0] = 1
+    base[1, 4:9, :, 0] = 2
+    return base, knn
+
+
 @pytest.fixture(scope="module")
 def results():
     """An experiment of two seeds and thirty sentences, of which two leaked, put together by hand."""
@@ -40,10 +51,7 @@ def results():
     votes = [
         {(row, place): ("O", 0.2 * place + 0.1) for row in range(30) for place in range(5)}
     ] * 2
-    counts = np.full((2, 30, 3, 3), 2)
-    base = counts.copy()
-    base[:, :, :, 0] = 1
-    base[1, 4:9, :, 0] = 2
+    base, counts = counts_by_hand()
     leaked = np.arange(30) < 2
     leakage = Leakage(leaked, leaked, ~leaked & (np.arange(30) < 3))
     return {
@@ -114,27 +122,57 @@ def test_low_resource(tmp_path):
     assert all(name in told for name in lines) and "20%" in told.split(" | ")
 
 
+def write_experiment(folder, results, counts) -> None:
+    write_json(folder / "experiment.json", results)
+    for seed in results["seeds"]:
+        base, knn = (each[seed] for each in counts)
+        write_counts(folder / f"seed-{seed}" / "test" / "sentences.csv", base, knn)
+
+
 def test_compare(results, tmp_path, capfd):
     """Two experiments through the command line; one has no leaked sentences."""
     clean = copy.deepcopy(results) | {"corpus": "clean", "seeds": [0]}
     clean["comparisons"] = clean["comparisons"][:3]
     for name, each in (("one", results), ("two", clean)):
-        write_json(tmp_path / name / "experiment.json", each)
+        write_experiment(tmp_path / name, each, counts_by_hand())
     out = tmp_path / "out"
     compare.main([str(tmp_path / "one"), str(tmp_path / "two"), "--save_path", str(out)])
     printed = capfd.readouterr().out
     assert (out / "compare.md").read_text() == printed
-    heading, _, first, second = printed.splitlines()
+    heading, _, first, second, mean = printed.splitlines()
     gain = results["comparisons"][0]["gain"]
     assert "**not a fair number**" in heading
     assert f"{gain['mean']:+.2f} ± {gain['std']:.2f}" in first and "(27)" in first
     assert "the same" in second
+    # Of the first seed alone, and of both.
+    gains = np.array(gain["values"])
+    assert f" {np.mean([gains.mean(), gains[0]]):+.2f} |" in mean
     told = texts(out / "gains.svg")
     assert "made up" in told and "(2 seeds)" in told and "not a fair number" in told
     told = texts(out / "searched.svg")
     assert "clean" in told and "10%" in told and "from 0.5 on: all" in told
     assert check(lambda: plots.draw_gains([results, clean]), tmp_path)
     assert check(lambda: plots.draw_search_share([results, clean]), tmp_path)
+
+
+def test_compare_systems(results, tmp_path, fails, capfd):
+    """kNN against another kNN, which is as good as the tagger, over the seeds that both have."""
+    base, knn = counts_by_hand()
+    one, other = results, copy.deepcopy(results) | {"seeds": [1]}
+    write_experiment(tmp_path / "one", one, (base, knn))
+    write_experiment(tmp_path / "other", other, (base, base))
+    line = (tmp_path / "one", "--save_path", tmp_path / "out", "--against", tmp_path / "other")
+    compare.main([str(part) for part in line])
+    row = capfd.readouterr().out.splitlines()[-1]
+    expected = f1_of(knn[1, :, 0].sum(axis=0)) - f1_of(base[1, :, 0].sum(axis=0))
+    assert row.startswith("| made up |     1 |") and f" {expected:+.2f} |" in row
+    assert fails(compare.main, *line, tmp_path / "one") == (
+        "error: --against: 2 folders found, expected 1, one for each experiment"
+    )
+    write_experiment(tmp_path / "other", other, (base[:, 1:], base[:, 1:]))
+    assert fails(compare.main, *line) == (
+        f"error: {tmp_path}/other: tagged other test sentences than {tmp_path}/one"
+    )
 
 
 def test_what_is_no_experiment(fails, tmp_path):

@@ -57,6 +57,24 @@ def gain_interval(
 
     Returns: its lower and upper end, in percent. Raises ValueError for arrays of other shapes.
     """
+    return interval_of(gain_replicates(base, knn, resamples, seed), level)
+
+
+def interval_of(replicates: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """The percentile interval of bootstrap replicates (resamples,)."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def gain_replicates(
+    base: np.ndarray, knn: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray:
+    """The mean gain on each resample of sentences and seeds: (resamples,).
+
+    What is resampled with another `seed` is independent, so that the average of several corpora has the
+    averages of their replicates. Arguments and errors as in `gain_interval`.
+    """
     _check(base, knn)
     generator = np.random.default_rng(seed)
     seeds, sentences, _ = base.shape
@@ -71,9 +89,7 @@ def gain_interval(
         gain = f1_of(totals[:, 1]) - f1_of(totals[:, 0])
         weights = _times_drawn(generator, seeds, drawn_seeds, size)
         replicates.append((gain * weights).sum(axis=1) / drawn_seeds)
-    tail = (1 - level) / 2
-    low, high = np.quantile(np.concatenate(replicates), [tail, 1 - tail])
-    return float(low), float(high)
+    return np.concatenate(replicates)
 
 
 def p_value(base: np.ndarray, knn: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> float:

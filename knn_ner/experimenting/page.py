@@ -1,5 +1,6 @@
 """An experiment as Markdown."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,15 +56,19 @@ def subset_name(line: Mapping[str, Any], leakage: Mapping[str, Any]) -> str:
     return f"{names[line['subset']]} ({line['sentences']})"
 
 
-def compared_table(experiments: Sequence[Mapping[str, Any]]) -> str:
-    """Several experiments, a line each: word F1 on test, without leaked sentences, and the oracle's gain."""
+def compared_table(
+    experiments: Sequence[Mapping[str, Any]], mean: Mapping[str, Any] | None = None
+) -> str:
+    """Several experiments, a line each: word F1 on test, without leaked sentences, and the oracle's gain.
+
+    mean: of the gains, with its `interval`, if there are several.
+    """
     rows = [list(COMPARED_COLUMNS)]
     for results in experiments:
         lines = [
             line for line in results["comparisons"] if line["score"] == "f1" and "gain" in line
         ]
         first, last = lines[0], lines[-1]
-        low, high = first["interval"]
         clean = (
             f"{last['gain']['mean']:+.2f} ({last['sentences']})" if len(lines) > 1 else "the same"
         )
@@ -75,13 +80,45 @@ def compared_table(experiments: Sequence[Mapping[str, Any]]) -> str:
                 with_spread(first["base"]),
                 with_spread(first["knn"]),
                 with_spread(first["gain"], "+"),
-                f"{low:+.2f} to {high:+.2f}",
+                interval_text(first["interval"]),
                 f"{first['p']:.2g}",
                 clean,
                 with_spread(results["oracle"]["gain"], "+"),
             ]
         )
+    if mean:
+        oracle = statistics.fmean(each["oracle"]["gain"]["mean"] for each in experiments)
+        gain = [f"{mean['gain']:+.2f}", interval_text(mean["interval"])]
+        rows.append(["mean", *[""] * 4, *gain, "", "", f"{oracle:+.2f}"])
     return table(rows)
+
+
+def against_table(lines: Sequence[Mapping[str, Any]], mean: Mapping[str, Any] | None = None) -> str:
+    """kNN of experiments against kNN of others, a line for each pair; `mean` as in `compared_table`."""
+    rows = [["corpus", "seeds", "kNN there", "kNN here", "gain", "95% interval", "p"]]
+    for line in lines:
+        rows.append(
+            [
+                line["corpus"],
+                str(line["seeds"]),
+                f"{line['there']:.2f}",
+                f"{line['here']:.2f}",
+                f"{line['gain']:+.2f}",
+                interval_text(line["interval"]),
+                f"{line['p']:.2g}",
+            ]
+        )
+    if mean:
+        rows.append(
+            ["mean", "", "", "", f"{mean['gain']:+.2f}", interval_text(mean["interval"]), ""]
+        )
+    return table(rows)
+
+
+def interval_text(interval: Sequence[float]) -> str:
+    """`-0.10 to +0.85`."""
+    low, high = interval
+    return f"{low:+.2f} to {high:+.2f}"
 
 
 def leakage_text(leakage: Mapping[str, Any]) -> str:
@@ -100,12 +137,11 @@ def scores_table(results: Mapping[str, Any]) -> str:
     for line in results["comparisons"]:
         row = [subset_name(line, results["leakage"]), SCORE_NAMES[line["score"]]]
         if "gain" in line:
-            low, high = line["interval"]
             row += [
                 with_spread(line["base"]),
                 with_spread(line["knn"]),
                 with_spread(line["gain"], "+"),
-                f"{low:+.2f} to {high:+.2f}",
+                interval_text(line["interval"]),
                 f"{line['p']:.2g}",
                 f"{line['seeds_with_gain']} of {seeds}",
             ]
@@ -170,7 +206,6 @@ def groups_table(breakdown: Mapping[str, Any]) -> str:
     rows = [list(GROUP_COLUMNS)]
     for dimension, groups in breakdown["groups"].items():
         for group in groups:
-            low, high = group["interval"]
             rows.append(
                 [
                     dimension,
@@ -178,7 +213,7 @@ def groups_table(breakdown: Mapping[str, Any]) -> str:
                     str(group["entities"]),
                     *(f"{group[system]:.2f}" for system in ("base", "knn")),
                     f"{group['gain']:+.2f}",
-                    f"{low:+.2f} to {high:+.2f}",
+                    interval_text(group["interval"]),
                     *(f"{group[each]:.1f}" for each in ("found", "lost", "removed", "added")),
                 ]
             )
