@@ -89,7 +89,7 @@ def test_tuning(tmp_path):
     write_tuning(tmp_path / "tuning.csv")
     rows = plots.read_tuning(tmp_path / "tuning.csv")
     told = check(lambda: plots.draw_tuning([rows, rows]), tmp_path)
-    assert "best: 62.00 at k = 8, T = 0.1, knn_weight = 0.3 (mean of 2 seeds)" in told
+    assert "best of tuning.csv: 62.00 at k = 8, T = 0.1, knn_weight = 0.3 (mean of 2 seeds)" in told
     assert "tagger alone" in told and "all" in told.split(" | ")
 
 

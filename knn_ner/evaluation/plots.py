@@ -101,8 +101,8 @@ def draw_tuning(seeds: Sequence[Sequence[Setting]]) -> "Figure":
     left.set_ylim(max(min(lowest), alone - 2 * margin), top + 0.35 * margin)
     note(right, 1, alone, "tagger alone", TAGGER, above=False)
     left.set_title(
-        f"best: {f1[best]:.2f} at k = {k_name(best[0])}, T = {best[1]:g}, knn_weight = {best[2]:g}"
-        + (f" (mean of {len(seeds)} seeds)" if len(seeds) > 1 else "")
+        f"best of tuning.csv: {f1[best]:.2f} at k = {k_name(best[0])}, T = {best[1]:g}, "
+        f"knn_weight = {best[2]:g}" + (f" (mean of {len(seeds)} seeds)" if len(seeds) > 1 else "")
     )
     return figure
 
@@ -265,8 +265,8 @@ def _draw_agreement(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_xlim(-1.1 * largest, 1.1 * largest)
     ticks = [tick for tick in axes.get_xticks() if abs(tick) <= 1.1 * largest]
     axes.set_xticks(ticks, [f"{abs(tick):g}" for tick in ticks])
-    axes.set_title("by neighbours' agreement")
-    axes.set_xlabel("tags: spoilt | put right")
+    axes.set_title("tags by agreement")
+    axes.set_xlabel("spoilt | put right")
 
 
 def _interval(

@@ -14,7 +14,7 @@ COMPARED_COLUMNS = (
 )  # fmt: skip
 SEED_COLUMNS = (
     "seed", "k", "T", "knn_weight", "dev tagger", "dev kNN", "test tagger", "test kNN", "gain",
-    "oracle's gain", "searched", "changed",
+    "oracle's gain", "pieces searched", "changed",
 )  # fmt: skip
 
 GROUP_COLUMNS = (
@@ -191,12 +191,15 @@ def seeds_table(results: Mapping[str, Any]) -> str:
 
 def breakdown_text(breakdown: Mapping[str, Any], seeds: int) -> str:
     """What kNN changed, in words."""
-    tags, entities = breakdown["tags"], breakdown["entities"]
+    tags, entities = (
+        {name: f"{value:.1f}".removesuffix(".0") for name, value in breakdown[part].items()}
+        for part in ("tags", "entities")
+    )
     return (
-        f"kNN changes the tags of {tags['changed']:g} of {tags['words']:g} words: {tags['fixed']:g} put "
-        f"right, {tags['broken']:g} spoilt, {tags['other']:g} wrong before and after. Of "
-        f"{entities['gold']:g} entities it finds {entities['found']:g} more and loses {entities['lost']:g}; of "
-        f"wrong ones it removes {entities['removed']:g} and adds {entities['added']:g}"
+        f"kNN changes the tags of {tags['changed']} of {tags['words']} words: {tags['fixed']} put right, "
+        f"{tags['broken']} spoilt, {tags['other']} wrong before and after. Of {entities['gold']} entities "
+        f"it finds {entities['found']} more and loses {entities['lost']}; of wrong ones it removes "
+        f"{entities['removed']} and adds {entities['added']}"
         + (" (averages over seeds)." if seeds > 1 else ".")
     )
 
