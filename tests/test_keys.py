@@ -110,25 +110,34 @@ def uneven(tmp_path_factory) -> Datastore:
 
 
 def test_transforms_follow_their_formulas(uneven):
-    keys = uneven.rows(0, 1000).astype(np.float64)
-    mean = keys.mean(axis=0)
+    stored = uneven.rows(0, 1000)
+    keys = stored.astype(np.float64)
+    centred = keys - keys.mean(axis=0)
     values, vectors = np.linalg.eigh(np.cov(keys.T, bias=True))
-    scale = 1 / np.sqrt(values + DAMPING * values.max())
+    damped = values + DAMPING * values.max()
     # Whitened keys in another basis: their products, and so cosines and distances, are the same.
-    expected = (keys - mean) @ vectors * scale
-    whitened = fit_transform(uneven, "whiten").of_array(uneven.rows(0, 1000))
+    expected = centred @ vectors / np.sqrt(damped) / np.sqrt(2 * (values / damped).sum())
+    whitened = fit_transform(uneven, "whiten").of_array(stored)
     assert whitened.dtype == np.float32 and whitened.shape == (1000, 12)
-    np.testing.assert_allclose(whitened @ whitened.T, expected @ expected.T, rtol=1e-4, atol=1e-3)
-    variances = np.linalg.eigvalsh(np.cov(whitened.T, bias=True))
-    np.testing.assert_allclose(
-        variances, np.sort(values / (values + DAMPING * values.max())), rtol=1e-3
-    )
+    np.testing.assert_allclose(whitened @ whitened.T, expected @ expected.T, rtol=1e-4, atol=1e-5)
+    reduced = fit_transform(uneven, "whiten:4").of_array(stored)
+    ratio = reduced / whitened[:, :4]
+    np.testing.assert_allclose(ratio, np.median(ratio), rtol=1e-2)
 
-    reduced = fit_transform(uneven, "whiten:4").of_array(uneven.rows(0, 1000))
-    np.testing.assert_allclose(reduced, whitened[:, :4], rtol=1e-4, atol=1e-5)
-    projected = fit_transform(uneven, "pca:5").of_array(uneven.rows(0, 1000))
-    top = (keys - mean) @ vectors[:, ::-1][:, :5]
+    projected = fit_transform(uneven, "pca:5").of_array(stored)
+    top = centred @ vectors[:, ::-1][:, :5] / np.sqrt(2 * values[-5:].sum())
     np.testing.assert_allclose(np.abs(projected), np.abs(top), rtol=1e-3, atol=1e-5)
+
+    # The whole of `svd` turns and scales: cosines are what they were.
+    turned = fit_transform(uneven, "svd:12").of_array(stored)
+    norms = np.linalg.norm(keys, axis=1)
+    lengths = np.linalg.norm(turned, axis=1)
+    cosines = turned @ turned.T / np.outer(lengths, lengths)
+    np.testing.assert_allclose(cosines, keys @ keys.T / np.outer(norms, norms), atol=1e-5)
+    for name in ("whiten", "whiten:3", "pca:5", "svd:7", "svd:12"):
+        made = fit_transform(uneven, name).of_array(stored).astype(np.float64)
+        distances = 2 * (np.square(made).sum(axis=1).mean() - np.square(made.mean(axis=0)).sum())
+        assert distances == pytest.approx(1, rel=1e-3)
 
 
 def test_a_transform_is_kept_to_the_last_bit(uneven, tmp_path):
@@ -146,8 +155,14 @@ def test_a_transform_is_kept_to_the_last_bit(uneven, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("white", "--key_transform white: expected none, whiten, whiten:D or pca:D with D dim"),
-        ("whiten:0", "--key_transform whiten:0: expected none, whiten, whiten:D or pca:D with D"),
+        (
+            "white",
+            "--key_transform white: expected none, whiten, whiten:D, pca:D or svd:D with D dim",
+        ),
+        (
+            "whiten:0",
+            "--key_transform whiten:0: expected none, whiten, whiten:D, pca:D or svd:D wi",
+        ),
         ("pca", "--key_transform pca: expected pca:D with D dimensions to keep, as in pca:96"),
         ("pca:13", "--key_transform pca:13: keys are 12 wide; keep no more than that"),
     ],

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from knn_ner.retrieval.datastore import Datastore
 
 NONE = "none"
-KINDS = ("whiten", "pca")
+KINDS = ("whiten", "pca", "svd")
 # Added to the variance of each direction, as a part of the largest: directions in which hidden states
 # hardly differ hold noise, which must not count as much as the others.
 DAMPING = 1e-3
@@ -135,11 +135,11 @@ def parse_transform(name: str, width: int) -> tuple[str, int]:
     kind, colon, dims = name.partition(":")
     if kind not in KINDS or (colon and not re.fullmatch(r"[1-9]\d*", dims)):
         raise UserError(
-            f"--key_transform {name}: expected none, whiten, whiten:D or pca:D with D dimensions to keep"
+            f"--key_transform {name}: expected none, whiten, whiten:D, pca:D or svd:D with D dimensions"
         )
-    if kind == "pca" and not colon:
+    if kind != "whiten" and not colon:
         raise UserError(
-            "--key_transform pca: expected pca:D with D dimensions to keep, as in pca:96"
+            f"--key_transform {kind}: expected {kind}:D with D dimensions to keep, as in {kind}:96"
         )
     if colon and int(dims) > width:
         raise UserError(f"--key_transform {name}: keys are {width} wide; keep no more than that")
@@ -152,7 +152,10 @@ def fit_transform(store: "Datastore", name: str) -> KeyTransform:
     With m the mean, and V and s the eigenvectors and eigenvalues of the covariance, the largest D first,
     `pca:D` is x -> (x - m) V, and `whiten` x -> (x - m) V / sqrt(s + DAMPING * s[0]): after it, but for
     the damping, all directions have the same variance. Which basis whitened keys have changes neither
-    their cosines nor their distances.
+    their cosines nor their distances. `svd:D` is `pca:D` with m = 0, which keeps cosines what they are.
+
+    All are scaled, which no cosine sees, so that two keys are 1 apart on average in squared distance:
+    the temperatures that suit one store then suit another.
 
     Raises `UserError` for a name that is none, a store whose keys are transformed already, and one of
     fewer than two entries.
@@ -169,6 +172,7 @@ def fit_transform(store: "Datastore", name: str) -> KeyTransform:
             f"{store.path}: {store.entries} entries, expected two at least to fit {name}"
         )
     mean = np.zeros(store.dim)
+    centre = kind != "svd"
     scatter = np.zeros((store.dim, store.dim))
     with tqdm(
         total=2 * store.entries, unit="entry", unit_scale=True, desc="fit", delay=1
@@ -178,13 +182,18 @@ def fit_transform(store: "Datastore", name: str) -> KeyTransform:
             progress.update(len(keys))
         mean /= store.entries
         for _, keys in store.blocks(FITTED_KEYS):
-            centred = keys - mean
+            centred = keys - mean * centre
             scatter += centred.T @ centred
             progress.update(len(keys))
     values, vectors = eigh(scatter / store.entries)
     values, vectors = values[::-1][:width].clip(min=0), vectors[:, ::-1][:, :width]
+    if not values[0] > 0:
+        raise UserError(f"{store.path}: all keys are equal, so that no transform fits them")
     if kind == "whiten":
-        if not values[0] > 0:
-            raise UserError(f"{store.path}: all keys are equal, so that none can be whitened")
-        vectors = vectors / np.sqrt(values + DAMPING * values[0])
-    return KeyTransform(name, mean.astype(np.float32), np.ascontiguousarray(vectors, np.float32))
+        factors = 1 / (values + DAMPING * values[0])
+        values, vectors = values * factors, vectors * np.sqrt(factors)
+    # Two keys are twice as far apart, in squared distance, as one is from the mean.
+    spread = values.sum() if centre else values.sum() - np.square(mean @ vectors).sum()
+    vectors = vectors / np.sqrt(2 * spread)
+    mean = (mean * centre).astype(np.float32)
+    return KeyTransform(name, mean, np.ascontiguousarray(vectors, np.float32))
