@@ -16,7 +16,7 @@ from knn_ner.errors import UserError
 # connections close, so this only has to be longer than any shard or search takes.
 PATIENCE = timedelta(days=1)
 # Numbers that fit into an exchange.
-NUMBERS = 4
+NUMBERS = 8
 
 
 class AgreedError(UserError):

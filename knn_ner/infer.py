@@ -220,7 +220,7 @@ def joined(tagging: Tagging, group: Group) -> Tagging:
             if array.dtype.kind == "f":
                 largest[largest < 0] = np.nan
             arrays[field.name] = largest
-    ways = ("cover", "search")
+    ways = ("cover", "product", "search")
     counts = [tagging.settled.get(way, 0) for way in ways]
     counts = group.exchange(tagging.tokens, tagging.searched, *counts)
     tokens, searched, *settled = (sum(column) for column in zip(*counts, strict=True))

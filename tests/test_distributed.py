@@ -26,11 +26,12 @@ from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.distributed import (
     DistributedSearch,
     StorePart,
+    merge_candidates,
     merge_log_weights,
     merge_nearest,
     part_borders,
 )
-from knn_ner.retrieval.exact import ExactSearch
+from knn_ner.retrieval.exact import Candidates, ExactSearch
 from knn_ner.retrieval.search import SearchResult
 
 
@@ -409,6 +410,30 @@ def test_the_nearest_of_all_parts_are_the_nearest(small_store, parts, k, similar
     whole = ExactSearch(small_store, similarity).search(queries, k)
     assert torch.equal(merged.indices, whole.indices)
     assert torch.equal(merged.similarities, whole.similarities)
+
+
+@given(
+    parts=st.integers(1, 60),
+    k=st.sampled_from([1, 7, 45, 90, 4096]),
+    similarity=st.sampled_from(["cosine", "l2"]),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_candidates_of_all_parts_are_the_best(small_store, parts, k, similarity):
+    queries = torch.from_numpy(random_entries(6, seed=4)[0])
+    found = []
+    for part in parts_of(small_store, parts):
+        if part.entries:
+            ((_, one),) = ExactSearch(part, similarity, block_keys=2).candidates(queries, k)
+            found.append(Candidates(one.scores, one.indices + part.first, one.floor))
+    merged = merge_candidates(found, k)
+    ((_, all_),) = ExactSearch(small_store, similarity, block_keys=2).candidates(queries, 90)
+    scores = all_.scores.gather(1, all_.indices.argsort(dim=1))
+    assert merged.scores.shape[1] >= min(k, 90)
+    assert torch.equal(merged.scores, scores.gather(1, merged.indices))
+    # Whatever is no candidate scores no better than the floor, which no candidate is below.
+    others = scores.scatter(1, merged.indices, -torch.inf).amax(dim=1)
+    assert (others <= merged.floor).all()
+    assert (merged.floor <= merged.scores.amin(dim=1)).all()
 
 
 @given(parts=st.integers(1, 60), temperature=st.sampled_from([0.001, 0.05, 1.0, 100.0]))

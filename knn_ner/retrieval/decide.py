@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from knn_ner.retrieval.cover import ENTRIES_PER_BALL, MOST_BALLS, ROUNDS, Cover, covers_of
-from knn_ner.retrieval.distributed import DistributedSearch
 from knn_ner.retrieval.exact import Candidates, ExactSearch
 from knn_ner.retrieval.faiss_search import FaissSearch
 from knn_ner.retrieval.interpolation import (
@@ -86,13 +85,13 @@ class Decider:
                 yield "search", self._by_search
                 return
             yield "product", self._by_product
-        elif isinstance(self.searcher, ExactSearch | DistributedSearch):
+        elif isinstance(self.searcher, ExactSearch):
             for cover in self.covers():
                 yield (
                     "cover",
                     lambda queries, base, cover=cover: self._by_cover(cover, queries, base),
                 )
-            if self.settings.k != -1 and isinstance(self.searcher, ExactSearch):
+            if self.settings.k != -1:
                 yield "product", self._by_product
         yield "search", self._by_search
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from knn_ner.errors import UserError
 from knn_ner.group import Group
+from knn_ner.retrieval.candidates import kept_for
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.exact import BLOCK_KEYS, ExactSearch
-from knn_ner.retrieval.search import Searcher, SearchResult, best_first
+from knn_ner.retrieval.exact import BLOCK_KEYS, Candidates, ExactSearch
+from knn_ner.retrieval.search import SearchResult, best_first
 from knn_ner.retrieval.vote import check_temperature
 
 
@@ -65,6 +65,25 @@ def merge_nearest(parts: Sequence[SearchResult], k: int) -> SearchResult:
     return SearchResult(found.similarities[:, :k], found.indices[:, :k])
 
 
+def merge_candidates(parts: Sequence[Candidates], k: int) -> Candidates:
+    """The candidates for the k nearest entries of a store, from those of each of its parts.
+
+    Args:
+        parts: of the same queries, with entries of the whole store.
+        k: at least 1.
+    """
+    scores = torch.cat([part.scores for part in parts], dim=1)
+    indices = torch.cat([part.indices for part in parts], dim=1)
+    floor = torch.stack([part.floor for part in parts]).amax(dim=0)
+    kept = kept_for(k)
+    if kept >= scores.shape[1]:
+        return Candidates(scores, indices, floor)
+    best, order = scores.topk(kept + 1, dim=1)
+    return Candidates(
+        best[:, :kept], indices.gather(1, order[:, :kept]), floor.maximum(best[:, kept])
+    )
+
+
 def merge_log_weights(parts: Sequence[Tensor]) -> Tensor:
     """`Searcher.log_weights` over a store from those over its parts: (q, labels) float64 each.
 
@@ -73,12 +92,15 @@ def merge_log_weights(parts: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(parts)).logsumexp(dim=0)
 
 
-class DistributedSearch(Searcher):
+class DistributedSearch(ExactSearch):
     """Exact search, shared by the processes of a group; one for each of them.
 
-    A search is a round in which all processes take part, each with its own queries or none: one that
-    has no more of them keeps answering the others' in `finish`, which all must call at last. As a
-    context manager it does so at the end, unless an error ends the context.
+    The product of queries and keys is shared: each process multiplies the queries of all with the
+    keys of its part of the store. What comes of it for its own queries, it looks at alone.
+
+    Such a product is a round in which all processes take part, each with its own queries or none:
+    one that has no more of them keeps answering the others in `finish`, which all must call at last.
+    As a context manager it does so at the end, unless an error ends the context.
 
     Args:
         store, similarity, device: as for `Searcher`, the same in all processes.
@@ -95,10 +117,10 @@ class DistributedSearch(Searcher):
         *,
         block_keys: int = BLOCK_KEYS,
     ):
-        super().__init__(store, similarity, device)
+        super().__init__(store, similarity, device, block_keys=block_keys)
         self.group = group
-        self._borders = part_borders(store.entries, group.size, block_keys)
-        first, last = self._borders[group.rank : group.rank + 2]
+        borders = part_borders(store.entries, group.size, block_keys)
+        first, last = borders[group.rank : group.rank + 2]
         # More processes than blocks leave some without entries.
         self._part = None
         if last > first:
@@ -112,11 +134,11 @@ class DistributedSearch(Searcher):
         if exception is None:
             self.finish()
 
-    def search(self, queries: Tensor, k: int) -> SearchResult:
-        queries = self.checked(queries)
-        if k < 1:
-            raise UserError(f"k {k}: expected at least 1 neighbour to search for")
-        return self._round(queries, k)
+    def finish(self) -> None:
+        """Answer the other processes until none has any more queries."""
+        nothing = torch.zeros(0, self.store.dim, device=self.device)
+        while self._round(nothing, 0) is not None:
+            pass
 
     def vote_all(self, queries: Tensor, temperatures: Sequence[float]) -> Tensor:
         weights = [self.log_weights(queries, temperature) for temperature in temperatures]
@@ -130,16 +152,16 @@ class DistributedSearch(Searcher):
         check_temperature(temperature)
         return self._round(self.checked(queries), -1, temperature)
 
-    def finish(self) -> None:
-        """Answer the other processes until none has any more queries."""
-        nothing = torch.zeros(0, self.store.dim, device=self.device)
-        while self._round(nothing, 0) is not None:
-            pass
+    def _candidates(self, queries: Tensor, k: int, sampled: bool = True) -> Candidates:
+        return self._round(queries, k)
 
     def _round(
         self, queries: Tensor, k: int, temperature: float = 0.0
-    ) -> SearchResult | Tensor | None:
-        """The answers to this process's queries; with k = 0 it has no more: None if no process has."""
+    ) -> Candidates | Tensor | None:
+        """What comes of the product with this process's queries; None if no process has any more.
+
+        k: -1 for log weights, and 0 if this process has no more queries.
+        """
         # The temperature as an integer of the same bits.
         bits = int(np.float64(temperature).view(np.int64))
         told = self.group.exchange(len(queries), k, bits)
@@ -150,33 +172,55 @@ class DistributedSearch(Searcher):
         counts = [count for count, *_ in told]
         queries = self.group.gather(queries, counts)
         if k == -1:
-            return self._log_weights(queries, counts, float(np.int64(bits).view(np.float64)))
-        return self._nearest(queries, counts, k)
+            return self._all_log_weights(queries, counts, float(np.int64(bits).view(np.float64)))
+        return self._all_candidates(queries, counts, k)
 
-    def _nearest(self, queries: Tensor, counts: list[int], k: int) -> SearchResult:
-        own = counts[self.group.rank]
-        columns = np.minimum(np.diff(self._borders), k).tolist()
-        found = SearchResult(queries.new_empty(0), queries.new_empty(0, dtype=torch.int64))
-        if self._part is not None:
-            found = self._part.search(queries, k)
-        self.group.exchange()
-        send = [count * columns[self.group.rank] for count in counts]
-        receive = [own * width for width in columns]
-        entries = found.indices + self._borders[self.group.rank]
-        similarities = self.group.swap(found.similarities.reshape(-1), send, receive)
-        entries = self.group.swap(entries.reshape(-1), send, receive)
-        parts = zip(similarities, entries, columns, strict=True)
-        return merge_nearest(
-            [SearchResult(near.view(own, width), of.view(own, width)) for near, of, width in parts],
-            k,
+    def _all_candidates(self, queries: Tensor, counts: list[int], k: int) -> Candidates:
+        found = Candidates(
+            queries.new_empty(len(queries), 0),
+            queries.new_empty(len(queries), 0, dtype=torch.int64),
+            queries.new_full((len(queries),), -torch.inf),
         )
+        if self._part is not None:
+            parts = [part for _, part in self._part.candidates(queries, k)]
+            found = Candidates(
+                torch.cat([part.scores for part in parts]),
+                torch.cat([part.indices for part in parts]) + self._part.store.first,
+                torch.cat([part.floor for part in parts]),
+            )
+        widths = [width for (width,) in self.group.exchange(found.scores.shape[1])]
+        scores, indices, floors = (
+            self._to_their_owners(values, counts, wide)
+            for values, wide in (
+                (found.scores, widths),
+                (found.indices, widths),
+                (found.floor[:, None], [1] * self.group.size),
+            )
+        )
+        parts = zip(scores, indices, floors, strict=True)
+        return merge_candidates([Candidates(s, i, floor[:, 0]) for s, i, floor in parts], k)
 
-    def _log_weights(self, queries: Tensor, counts: list[int], temperature: float) -> Tensor:
-        own, labels = counts[self.group.rank], len(self.store.labels)
+    def _all_log_weights(self, queries: Tensor, counts: list[int], temperature: float) -> Tensor:
+        labels = len(self.store.labels)
         weights = queries.new_full((len(queries), labels), -torch.inf, dtype=torch.float64)
         if self._part is not None:
             weights = self._part.log_weights(queries, temperature)
         self.group.exchange()
-        send = [count * labels for count in counts]
-        parts = self.group.swap(weights.reshape(-1), send, [own * labels] * self.group.size)
-        return merge_log_weights([part.view(own, labels) for part in parts])
+        return merge_log_weights(self._to_their_owners(weights, counts, [labels] * self.group.size))
+
+    def _to_their_owners(
+        self, values: Tensor, counts: list[int], widths: list[int]
+    ) -> list[Tensor]:
+        """What each process has for the queries of this one, (its queries, width) each.
+
+        Args:
+            values: (queries of all, width) of this process.
+            counts, widths: how many queries each process has, and how wide its values are.
+        """
+        own, width = counts[self.group.rank], widths[self.group.rank]
+        received = self.group.swap(
+            values.reshape(-1),
+            send=[count * width for count in counts],
+            receive=[own * width for width in widths],
+        )
+        return [part.view(own, width) for part, width in zip(received, widths, strict=True)]
