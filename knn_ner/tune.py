@@ -43,7 +43,7 @@ from knn_ner.search_arguments import add_retrieval_arguments, searcher_for
 from knn_ner.tagging import CHUNK_ROWS, open_datastore
 
 GRID_K = (8, 16, 32, 64, 128, 256, 512, 1024)
-GRID_TEMPERATURE = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+GRID_TEMPERATURE = (0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 # Of the CSV; the best weight is found exactly.
 GRID_WEIGHTS = np.linspace(0, 1, 101)
 # Pieces whose votes, for every k, are held at once.

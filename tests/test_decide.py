@@ -11,6 +11,8 @@ from knn_ner.retrieval.cover import build_covers, covers_of
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.decide import Decider
 from knn_ner.retrieval.exact import ExactSearch
+from knn_ner.retrieval.faiss_build import build_index
+from knn_ner.retrieval.faiss_search import FaissSearch
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment, interpolate
 
 DIM = 12
@@ -179,3 +181,27 @@ def test_a_sampled_bar_finds_the_same_neighbours(tmp_path):
         best = scores.topk(k, dim=1)
         torch.testing.assert_close(found.similarities, best.values, rtol=0, atol=1e-6)
         assert (found.indices.sort(dim=1).values.diff(dim=1) > 0).all()
+
+
+def test_an_index_settles_what_is_clear_and_leaves_the_rest_to_exact_search(tmp_path):
+    store = write_store(tmp_path / "store", *clustered(3000, 1), cut=3000)
+    build_index(store.path, "IVF32,Flat", "cosine", 0)
+    index = FaissSearch.open(store, "IVF32,Flat", "cosine", "cpu")
+    hidden, base = tokens(2000, 12)
+    vote = KnnSettings(64, 0.05, 0.8)
+    found = decider(index, vote)
+    tags = found.decide(hidden, base)
+    mixed = exhaustive(ExactSearch(store), hidden, base, vote)
+    assert found.settled["index"] > 1800
+    assert sum(found.settled.values()) == 2000
+    assert (tags != mixed.argmax(dim=1)).sum() <= 2
+    # What the index does not settle has the tag of exact search.
+    left = found._by_index(hidden, base) < 0
+    assert torch.equal(tags[left], mixed.argmax(dim=1)[left])
+    # Where all vote, the index has no part in it.
+    vote = KnnSettings(-1, 0.05, 0.8)
+    found = decider(index, vote)
+    tags = found.decide(hidden[:50], base[:50])
+    mixed = exhaustive(ExactSearch(store), hidden[:50], base[:50], vote)
+    assert torch.equal(tags, mixed.argmax(dim=1))
+    assert set(found.settled) == {"search"}

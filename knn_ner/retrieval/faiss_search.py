@@ -28,6 +28,8 @@ FURTHER_CANDIDATES = 64
 VISITED_LISTS = 1 / 32
 FEWEST_LISTS = 8
 VISITED_PER_NEIGHBOUR = 8
+# What a first look visits.
+GLANCED_LISTS = 4
 # What a graph keeps beside those that it is to find.
 FURTHER_VISITED = 64
 
@@ -120,11 +122,13 @@ class FaissSearch(Searcher):
     def approximate(self, queries: Tensor, k: int) -> SearchResult:
         """The k entries that the index itself finds, with its own similarities: a cheap first look.
 
-        Nothing is re-scored; entries added since it was built are compared exactly. Where fewer are found,
-        rows end in similarity -inf and entry 0. Arguments and errors as for `search`.
+        Of inverted lists a few are visited, and nothing is re-scored; entries added since it was built are
+        compared exactly. Where fewer are found, rows end in similarity -inf and entry 0. Arguments and
+        errors as for `search`.
         """
         queries, k = self._checked(queries, k)
-        scores, indices = self._ask(queries, min(k, self.indexed), k)
+        glanced = self.nprobe or GLANCED_LISTS
+        scores, indices = self._ask(queries, min(k, self.indexed), k, glanced=glanced)
         missing = indices < 0
         result = SearchResult(
             scores.masked_fill(missing, -torch.inf), indices.masked_fill(missing, 0)
@@ -211,8 +215,13 @@ class FaissSearch(Searcher):
         found = best_first(found.similarities.masked_fill(again, -torch.inf), found.indices)
         return SearchResult(found.similarities[:, :k], found.indices[:, :k])
 
-    def _ask(self, queries: Tensor, wanted: int, k: int, factor: int = 1) -> tuple[Tensor, Tensor]:
-        """What the index finds: similarities by its own measure, (q, wanted), and entries, -1 where none."""
+    def _ask(
+        self, queries: Tensor, wanted: int, k: int, factor: int = 1, glanced: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the index finds: similarities by its own measure, (q, wanted), and entries, -1 where none.
+
+        glanced: lists to visit, if not as many as k neighbours take.
+        """
         vectors = queries
         if self.similarity == "cosine":
             norms = norm(queries)[:, None]
@@ -221,7 +230,8 @@ class FaissSearch(Searcher):
         load_faiss()
         with self.loaded.lock, faiss_errors(f'index "{self.loaded.record.index}"'):
             if self._lists is not None:
-                self._lists.nprobe = self._probes(k, factor)
+                probes = min(glanced, self._lists.nlist) if glanced else self._probes(k, factor)
+                self._lists.nprobe = probes
             for graph in self._graphs:
                 graph.hnsw.efSearch = self.ef_search or self._visits(wanted) + FURTHER_VISITED
             distances, entries = self.loaded.index.search(vectors, wanted)

@@ -13,6 +13,7 @@ from knn_ner.cli import say
 from knn_ner.data.corpus import read_corpus
 from knn_ner.data.loading import inference_loader, sentence_chunks
 from knn_ner.group import Group
+from knn_ner.model.layers import canonical_layer
 from knn_ner.model.representations import choose_device
 from knn_ner.pipeline import LoadedTagger
 from knn_ner.retrieval.datastore import Datastore
@@ -36,7 +37,7 @@ def measure_building(settings: argparse.Namespace, tagger: LoadedTagger) -> dict
             how = {
                 "dim": tagger.model.config.hidden_size,
                 "dtype": building.key_dtype,
-                "made_with": tagger.made_with,
+                "made_with": tagger.made_with | {"layer": canonical_layer(building.key_layer)},
                 "fingerprint": "benchmark",
             }
             with measured() as took:
