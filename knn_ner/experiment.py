@@ -16,7 +16,7 @@ from knn_ner.cli import Parser, run_main, say
 from knn_ner.errors import UserError
 from knn_ner.evaluation.plots import draw_breakdown, draw_tuning, read_tuning
 from knn_ner.evaluation.plotting import save
-from knn_ner.experimenting.page import to_markdown
+from knn_ner.experimenting.page import leakage_text, scores_table, to_markdown
 from knn_ner.experimenting.seeds import STEPS, SeedRun, add_experiment_arguments, corpus_id
 from knn_ner.experimenting.summary import summarise
 from knn_ner.experimenting.view import View
@@ -86,10 +86,10 @@ def experiment(settings: argparse.Namespace) -> dict:
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     settings = parse_arguments(argv)
-    experiment(settings)
-    folder = Path(settings.save_path)
-    print((folder / "experiment.md").read_text(encoding="utf-8"))
-    say(f"written: {folder / 'experiment.md'}, {folder / 'experiment.json'}")
+    results = experiment(settings)
+    print(scores_table(results))
+    print(leakage_text(results["leakage"]))
+    say(f"{settings.save_path}/experiment.md: this, each seed, and where the gain comes from")
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ def test_the_log_has_the_last_state_of_a_line_that_is_written_over(tmp_path, cap
     with pytest.raises(ValueError), view.step("seed 3", "train", log):
         sys.stderr.write("\rbuild: 1%")
         sys.stderr.write("\rbuild: 50%\rbuild: 100%")
-        sys.stderr.write("\nwarning: look ")
+        sys.stderr.write("\x1b[A\n\nwarning: look ")
         sys.stderr.write("here\n")
         raise ValueError
     view.close()

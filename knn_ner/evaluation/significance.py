@@ -18,6 +18,9 @@ procedure of its own:
   says nothing of other seeds; the interval does. Neither says anything of other corpora, nor, below p = 0.05,
   that a gain matters (Berg-Kirkpatrick, Burkett and Klein 2012).
 
+The dev sentences, on which settings are tuned, are taken as they are by both: what tuning costs or wins by
+chance is in the gain, but not how much it would vary with another dev set.
+
 F1 is no mean over sentences but a ratio of sums, so that what is resampled are each sentence's counts of right,
 predicted and gold entities, and F1 is computed of their sums.
 """

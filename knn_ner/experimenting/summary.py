@@ -33,8 +33,18 @@ ALL, NOT_STORED, NOT_SIMILAR = "all", "not_stored", "not_similar"
 def read_seed(folder: Path, datastore: Path) -> dict[str, Any]:
     """What one seed measured, for `experiment.json`.
 
-    Raises `UserError` when a file of it is missing.
+    Raises `UserError` when a file of it is missing, or of another version.
     """
+    try:
+        return _read_seed(folder, datastore)
+    except KeyError as missing:
+        raise UserError(
+            f"{folder}: a result without {missing} found, written by another version; remove "
+            f"{folder}/steps.json and run again"
+        ) from None
+
+
+def _read_seed(folder: Path, datastore: Path) -> dict[str, Any]:
     dev, test = (read_json(folder / split / "knn_results.json") for split in ("dev", "test"))
     best = read_json(folder / "tuning.json")["best"]
     oracle = read_json(folder / "oracle.json")["best"]

@@ -1,6 +1,7 @@
 """One view over all steps of an experiment; what each step says goes to a log."""
 
 import io
+import re
 import statistics
 import sys
 import time
@@ -15,6 +16,8 @@ from tqdm import tqdm
 # What a step says of these kinds is shown beside the log.
 WARNING = "warning:"
 EPOCH = "epoch "
+# What bars move the cursor with.
+CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class View:
@@ -105,7 +108,7 @@ class _Log(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        for part in text.replace("\r\n", "\n").splitlines(keepends=True):
+        for part in CONTROL.sub("", text).replace("\r\n", "\n").splitlines(keepends=True):
             if self._line.endswith("\r"):
                 self._line = part if part.strip() else self._line
             else:
@@ -113,7 +116,8 @@ class _Log(io.TextIOBase):
             if self._line.rstrip() and self._line[-1] in "\r\n":
                 self._tell(self._line.strip())
             if part.endswith("\n"):
-                self._file.write(self._line.rstrip() + "\n")
+                if self._line.strip():
+                    self._file.write(self._line.rstrip() + "\n")
                 self._line = ""
         return len(text)
 
