@@ -24,6 +24,8 @@ from knn_ner.model.representations import choose_device
 
 # In the environment of the processes that Lightning starts: the id of the process that did.
 STARTED_BY = "KNN_NER_STARTED_BY"
+# Variables by which processes on several machines find each other.
+MEETING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
 def add_process_arguments(parser: argparse.ArgumentParser, more: str) -> None:
@@ -128,12 +130,15 @@ def _start(settings: argparse.Namespace) -> Group:
         )
     # Imported here, as it takes seconds that a single process need not wait.
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments import LightningEnvironment
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     if os.environ.get(STARTED_BY) != str(os.getppid()):
         os.environ[STARTED_BY] = str(os.getpid())
     try:
         fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy="ddp")
+        if isinstance(fabric.strategy.cluster_environment, LightningEnvironment):
+            _check_meeting(nodes)
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -144,6 +149,16 @@ def _start(settings: argparse.Namespace) -> Group:
         threads = torch.get_num_threads()
         say(f"{fabric.world_size} processes with {threads} thread{'s' * (threads > 1)} each")
     return Group(fabric.global_rank, fabric.world_size, device)
+
+
+def _check_meeting(nodes: int) -> None:
+    """Raise `UserError` where several machines would wait for each other in different places."""
+    missing = [name for name in MEETING if name not in os.environ]
+    if nodes > 1 and missing:
+        raise UserError(
+            f"--num_nodes {nodes}: {' and '.join(missing)} not found in the environment; set "
+            f"{', '.join(MEETING)} on each machine, or start the command by torchrun"
+        )
 
 
 @contextmanager

@@ -355,6 +355,17 @@ def test_flags_that_torchrun_contradicts(fails, building, tmp_path, monkeypatch,
     assert end.value.code == 2 and capfd.readouterr().err == ""
 
 
+def test_machines_that_would_not_find_each_other(fails, building, tmp_path, monkeypatch):
+    for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    line = (*building, "--datastore_path", tmp_path, "--num_nodes", 2)
+    assert fails(build_datastore.main, *line) == (
+        "error: --num_nodes 2: MASTER_PORT and NODE_RANK not found in the environment; set "
+        "MASTER_ADDR, MASTER_PORT, NODE_RANK on each machine, or start the command by torchrun"
+    )
+
+
 def test_a_build_that_is_joined(tmp_path, monkeypatch):
     """The second process has the lock too, so that nobody builds anew while it still writes."""
     keys, labels = random_entries(40)
