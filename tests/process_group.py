@@ -24,11 +24,11 @@ def in_processes(count: int, function: Callable[..., Any], *arguments: object) -
 
     Raises AssertionError if one hangs.
     """
-    with tempfile.NamedTemporaryFile() as meeting:
+    with tempfile.TemporaryDirectory() as meeting:
         pipes = [FORK.Pipe(duplex=False) for _ in range(count)]
         processes = [
             FORK.Process(
-                target=_run, args=(rank, count, f"{meeting.name}.store", pipes, function, arguments)
+                target=_run, args=(rank, count, f"{meeting}/store", pipes, function, arguments)
             )
             for rank in range(count)
         ]
