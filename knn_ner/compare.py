@@ -31,7 +31,7 @@ def read_experiment(folder: Path) -> dict[str, Any]:
     """
     path = folder / "experiment.json"
     results = read_json(path)
-    expected = {"corpus", "seeds", "comparisons", "oracle", "per_seed"}
+    expected = {"corpus", "name", "seeds", "comparisons", "oracle", "per_seed"}
     if not isinstance(results, dict) or not expected <= set(results):
         raise UserError(f"{path}: expected a file of knn_ner.experiment, found another one")
     return results
@@ -46,9 +46,12 @@ def word_counts(folder: Path, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndar
     return tuple(counts[system][:, :, SCORES.index("f1")] for system in ("base", "knn"))
 
 
-def mean_gain(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any] | None:
-    """The mean over corpora of a gain, and its interval; None for a single corpus."""
-    if len(pairs) < 2:
+def mean_gain(
+    experiments: Sequence[dict[str, Any]], pairs: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[str, Any] | None:
+    """The mean over corpora of a gain, and its interval; None for one corpus, or one that is there twice."""
+    corpora = {results["corpus"] for results in experiments}
+    if len(pairs) < 2 or len(corpora) < len(pairs):
         return None
     replicates = [gain_replicates(*pair, seed=place) for place, pair in enumerate(pairs)]
     gain = float(np.mean([gains(*pair).mean() for pair in pairs]))
@@ -65,7 +68,7 @@ def compare(folders: Sequence[Path], against: Sequence[Path], save_path: Path) -
         word_counts(folder, results["seeds"])
         for folder, results in zip(folders, experiments, strict=True)
     ]
-    markdown = compared_table(experiments, mean_gain(counts))
+    markdown = compared_table(experiments, mean_gain(experiments, counts))
     if against:
         markdown += "\n" + compare_systems(folders, experiments, against)
     save(draw_gains(experiments), save_path / "gains")
@@ -84,8 +87,8 @@ def compare_systems(
         )
     lines, pairs = [], []
     for folder, results, other in zip(folders, experiments, against, strict=True):
-        theirs = read_experiment(other)["seeds"]
-        seeds = [seed for seed in results["seeds"] if seed in theirs]
+        theirs = read_experiment(other)
+        seeds = [seed for seed in results["seeds"] if seed in theirs["seeds"]]
         if not seeds:
             raise UserError(f"{other}: no seed in common with {folder}")
         here, there = (word_counts(each, seeds)[1] for each in (folder, other))
@@ -95,11 +98,12 @@ def compare_systems(
         f1 = [float(f1_of(each.sum(axis=1)).mean()) for each in (there, here)]
         replicates = gain_replicates(there, here)
         lines.append(
-            {"corpus": results["corpus"], "seeds": len(seeds), "there": f1[0], "here": f1[1]}
+            {"name": results["name"], "other": theirs["name"], "seeds": len(seeds)}
+            | {"there": f1[0], "here": f1[1]}
             | {"gain": f1[1] - f1[0], "interval": interval_of(replicates)}
             | {"p": p_value(there, here)}
         )
-    return against_table(lines, mean_gain(pairs))
+    return against_table(lines, mean_gain(experiments, pairs))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -221,6 +221,7 @@ def test_taggers_of_another_experiment(finished, given, tmp_path):
     assert other["per_seed"][0]["tuned"]["similarity"] == "l2"
     assert other["per_seed"][0]["test"]["base"] == results["per_seed"][0]["test"]["base"]
     assert other["comparisons"][0]["gain"]["std"] is None
+    assert (results["name"], other["name"]) == (results["corpus"], f"{results['corpus']}, l2")
 
 
 def test_other_settings_than_those_of_the_training(finished, given, fails):

@@ -56,6 +56,7 @@ def results():
     leakage = Leakage(leaked, leaked, ~leaked & (np.arange(30) < 3))
     return {
         "corpus": "made up",
+        "name": "made up",
         "seeds": [0, 1],
         "leakage": leakage.counts() | {"similarity": 0.8},
         "comparisons": summary.compare(
@@ -131,7 +132,7 @@ def write_experiment(folder, results, counts) -> None:
 
 def test_compare(results, tmp_path, capfd):
     """Two experiments through the command line; one has no leaked sentences."""
-    clean = copy.deepcopy(results) | {"corpus": "clean", "seeds": [0]}
+    clean = copy.deepcopy(results) | {"corpus": "clean", "name": "clean", "seeds": [0]}
     clean["comparisons"] = clean["comparisons"][:3]
     for name, each in (("one", results), ("two", clean)):
         write_experiment(tmp_path / name, each, counts_by_hand())
@@ -158,14 +159,14 @@ def test_compare(results, tmp_path, capfd):
 def test_compare_systems(results, tmp_path, fails, capfd):
     """kNN against another kNN, which is as good as the tagger, over the seeds that both have."""
     base, knn = counts_by_hand()
-    one, other = results, copy.deepcopy(results) | {"seeds": [1]}
+    one, other = results, copy.deepcopy(results) | {"name": "made up, whiten", "seeds": [1]}
     write_experiment(tmp_path / "one", one, (base, knn))
     write_experiment(tmp_path / "other", other, (base, base))
     line = (tmp_path / "one", "--save_path", tmp_path / "out", "--against", tmp_path / "other")
     compare.main([str(part) for part in line])
     row = capfd.readouterr().out.splitlines()[-1]
     expected = f1_of(knn[1, :, 0].sum(axis=0)) - f1_of(base[1, :, 0].sum(axis=0))
-    assert row.startswith("| made up |     1 |") and f" {expected:+.2f} |" in row
+    assert row.startswith("| made up | made up, whiten |     1 |") and f" {expected:+.2f} |" in row
     assert fails(compare.main, *line, tmp_path / "one") == (
         "error: --against: 2 folders found, expected 1, one for each experiment"
     )

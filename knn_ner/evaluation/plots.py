@@ -120,7 +120,7 @@ def draw_gains(experiments: Sequence[Mapping[str, Any]]) -> "Figure":
             line for line in results["comparisons"] if line["score"] == "f1" and "gain" in line
         ]
         seeds = len(results["seeds"])
-        names.append(f"{results['corpus']}\n({seeds} seed{'s' if seeds > 1 else ''})")
+        names.append(f"{results['name']}\n({seeds} seed{'s' if seeds > 1 else ''})")
         _interval(axes, lines[0]["gain"]["mean"], lines[0]["interval"], place, filled=True)
         _gain_label(axes, lines[0], place)
         if len(lines) > 1:
@@ -132,7 +132,7 @@ def draw_gains(experiments: Sequence[Mapping[str, Any]]) -> "Figure":
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("gain over the tagger alone, word-level test F1")
+    axes.set_xlabel("gain over the tagger alone, word-level test F1, with p")
     # Handles of their own, as what a corpus lacks is to be explained too.
     shown = [
         axes.plot([], [], marker="o", color=KNN, label="tuned on dev, 95% interval")[0],
@@ -159,7 +159,7 @@ def draw_search_share(experiments: Sequence[Mapping[str, Any]]) -> "Figure":
         means = [100 * sum(each[weight] for each in shares) / len(shares) for weight in weights]
         colour = PALETTE[place % len(PALETTE)]
         axes.plot([float(weight) for weight in weights], means, color=colour)
-        ends.append((means[-1], results["corpus"], colour))
+        ends.append((means[-1], results["name"], colour))
     axes.axvline(0.5, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     axes.set_yscale("log")
     axes.set_xlim(0, 0.66)
@@ -244,7 +244,7 @@ def draw_breakdown(results: Mapping[str, Any]) -> "Figure":
     _draw_agreement(figure.add_subplot(grid[1, 2]), told["agreement"])
     seeds = len(results["seeds"])
     figure.suptitle(
-        f"{results['corpus']}, {seeds} seed{'s' if seeds > 1 else ''}: gain in word-level test F1; in "
+        f"{results['name']}, {seeds} seed{'s' if seeds > 1 else ''}: gain in word-level test F1; in "
         "brackets: gold entities",
         x=0.01, ha="left", fontsize=10,
     )  # fmt: skip

@@ -10,7 +10,8 @@ SCORE_NAMES = {"f1": "word F1", "strict_f1": "strict F1", "piece_f1": "piece F1"
 COLUMNS = ("test sentences", "score", "tagger", "kNN", "gain", "95% interval", "p", "seeds better")
 COMPARED_COLUMNS = (
     "corpus", "seeds", "sentences", "tagger", "kNN", "gain", "95% interval", "p",
-    "gain without leaked sentences", "gain with settings chosen on test: **not a fair number**",
+    "strict gain", "piece gain", "gain without leaked sentences",
+    "gain with settings chosen on test: **not a fair number**",
 )  # fmt: skip
 SEED_COLUMNS = (
     "seed", "k", "T", "knn_weight", "dev tagger", "dev kNN", "test tagger", "test kNN", "gain",
@@ -59,7 +60,7 @@ def subset_name(line: Mapping[str, Any], leakage: Mapping[str, Any]) -> str:
 def compared_table(
     experiments: Sequence[Mapping[str, Any]], mean: Mapping[str, Any] | None = None
 ) -> str:
-    """Several experiments, a line each: word F1 on test, without leaked sentences, and the oracle's gain.
+    """Several experiments, a line each: word F1 on test, the gains by other scores, and the oracle's.
 
     mean: of the gains, with its `interval`, if there are several.
     """
@@ -69,12 +70,17 @@ def compared_table(
             line for line in results["comparisons"] if line["score"] == "f1" and "gain" in line
         ]
         first, last = lines[0], lines[-1]
+        of_score = {
+            line["score"]: line["gain"]
+            for line in results["comparisons"]
+            if line["subset"] == first["subset"]
+        }
         clean = (
             f"{last['gain']['mean']:+.2f} ({last['sentences']})" if len(lines) > 1 else "the same"
         )
         rows.append(
             [
-                results["corpus"],
+                results["name"],
                 str(len(results["seeds"])),
                 str(first["sentences"]),
                 with_spread(first["base"]),
@@ -82,6 +88,7 @@ def compared_table(
                 with_spread(first["gain"], "+"),
                 interval_text(first["interval"]),
                 f"{first['p']:.2g}",
+                *(with_spread(of_score[score], "+") for score in ("strict_f1", "piece_f1")),
                 clean,
                 with_spread(results["oracle"]["gain"], "+"),
             ]
@@ -89,17 +96,18 @@ def compared_table(
     if mean:
         oracle = statistics.fmean(each["oracle"]["gain"]["mean"] for each in experiments)
         gain = [f"{mean['gain']:+.2f}", interval_text(mean["interval"])]
-        rows.append(["mean", *[""] * 4, *gain, "", "", f"{oracle:+.2f}"])
+        rows.append(["mean", *[""] * 4, *gain, *[""] * 4, f"{oracle:+.2f}"])
     return table(rows)
 
 
 def against_table(lines: Sequence[Mapping[str, Any]], mean: Mapping[str, Any] | None = None) -> str:
     """kNN of experiments against kNN of others, a line for each pair; `mean` as in `compared_table`."""
-    rows = [["corpus", "seeds", "kNN there", "kNN here", "gain", "95% interval", "p"]]
+    rows = [["kNN of", "against", "seeds", "there", "here", "gain", "95% interval", "p"]]
     for line in lines:
         rows.append(
             [
-                line["corpus"],
+                line["name"],
+                line["other"],
                 str(line["seeds"]),
                 f"{line['there']:.2f}",
                 f"{line['here']:.2f}",
@@ -240,7 +248,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
     )
     return "\n".join(
         [
-            f"# {results['corpus']}: {seeds} seed{'s' if seeds > 1 else ''}\n",
+            f"# {results['name']}: {seeds} seed{'s' if seeds > 1 else ''}\n",
             f"    {results['command']}\n",
             scores_table(results),
             leakage_text(results["leakage"]) + "\n",

@@ -158,6 +158,13 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}
 
 
+def unlike_published(settings: argparse.Namespace) -> list[str]:
+    """What keys and similarity have that the published rule has not: cosine of last hidden states."""
+    given = (settings.key_layer, settings.key_transform, settings.similarity)
+    return [value for value, usual in zip(given, ("last", "none", "cosine"), strict=True)
+            if value != usual]  # fmt: skip
+
+
 def summarise(settings: argparse.Namespace) -> dict[str, Any]:
     """What `experiment.json` holds, of the flags of `knn_ner.experiment`.
 
@@ -170,6 +177,7 @@ def summarise(settings: argparse.Namespace) -> dict[str, Any]:
         for seed, folder in zip(seeds, folders, strict=True)
     ]
     counts = stack_counts(folders)
+    corpus_name = Path(settings.data_dir).resolve().name
     store = Datastore.open(folders[0] / "datastore")
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=("test",))
     leakage = leakage_of(store, corpus.splits["test"])
@@ -177,7 +185,8 @@ def summarise(settings: argparse.Namespace) -> dict[str, Any]:
     base = [seed["test"]["base"]["f1"] for seed in per_seed]
     return {
         "command": settings.command,
-        "corpus": Path(settings.data_dir).resolve().name,
+        "corpus": corpus_name,
+        "name": ", ".join([corpus_name, *unlike_published(settings)]),
         "seeds": list(seeds),
         "leakage": leakage.counts() | {"similarity": SIMILARITY},
         "comparisons": compare(counts, without_leakage(leakage)),
