@@ -90,7 +90,7 @@ class View:
         if not waiting or not all(self._seconds[name] for name in waiting):
             return ""
         seconds = sum(self._left[name] * statistics.fmean(self._seconds[name]) for name in waiting)
-        return f"; about {max(1, round(seconds / 60))} min left"
+        return f"; about {seconds / 60:.0f} min left" if seconds > 90 else "; about a minute left"
 
     def _say(self, message: str) -> None:
         self._bar.clear()
