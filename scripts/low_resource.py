@@ -20,6 +20,7 @@ are written after each seed, of the seeds so far.
 import argparse
 import csv
 import io
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -200,12 +201,15 @@ def to_markdown(rows: list[dict], seeds: list[int]) -> str:
     told = f"Word-level test F1 over {len(seeds)} seeds (mean ± standard deviation)."
     if rows[-1]["percent"] == 100:
         goal = rows[-1][TAGGER]["mean"]
-        for name in (PART, ALL):
-            reached = [row["percent"] for row in rows if row[name]["mean"] >= goal]
-            told += f" The tagger's {goal:.2f} with all sentences is reached by {name} " + (
-                f"from {min(reached):g}% of them on." if reached else "at no share."
-            )
+        reached = " and ".join(f"{name}, {reaches(rows, name, goal)}" for name in (PART, ALL))
+        told += f" The tagger's {goal:.2f} with all sentences is reached by {reached}."
     return f"{table(lines)}\n{told}\n"
+
+
+def reaches(rows: list[dict], name: str, goal: float) -> str:
+    """From which share on a line is at least as high as a score, at this share and all above."""
+    enough = list(itertools.takewhile(lambda row: row[name]["mean"] >= goal, reversed(rows)))
+    return f"from {enough[-1]['percent']:g}% on" if enough else "at no share"
 
 
 def to_csv(rows: list[dict]) -> str:

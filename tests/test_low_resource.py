@@ -90,7 +90,7 @@ def test_what_is_stored_and_trained(finished, tiny_corpus):
 def test_the_page_and_the_plot(finished):
     page = (finished / "low_resource.md").read_text()
     assert page.splitlines()[0].startswith("| percent | sentences | ")
-    assert "with all sentences is reached by kNN, datastore of the same part" in page
+    assert "with all sentences is reached by kNN, datastore of the same part, " in page
     assert "kNN, datastore of all sentences" in (finished / "low_resource.svg").read_text()
     assert (finished / "low_resource.png").stat().st_size < 100_000
 
@@ -106,6 +106,15 @@ def test_another_seed_is_added(finished, given, capfd):
     assert "over 2 seeds" in said.out and rows_of(finished)[0]["f1_std"]
     first, second = ((finished / f"part-020/corpus-{n}/train.word.bmes") for n in (0, 1))
     assert first.read_text() != second.read_text()
+
+
+def test_from_which_share_on():
+    def rows(*means):
+        return [{"percent": n, "x": {"mean": mean}} for n, mean in enumerate(means)]
+
+    assert low_resource.reaches(rows(1, 5, 3, 4, 6), "x", 4) == "from 3% on"
+    assert low_resource.reaches(rows(5, 5, 5), "x", 4) == "from 0% on"
+    assert low_resource.reaches(rows(5, 5, 3), "x", 4) == "at no share"
 
 
 def test_parts_are_nested():
