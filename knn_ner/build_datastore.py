@@ -81,7 +81,7 @@ def add_key_arguments(parser: argparse.ArgumentParser) -> None:
         default=NONE,
         metavar="TRANSFORM",
         help="what keys go through, fitted on them and kept with them: none; whiten (all directions get "
-        "the same variance); whiten:D or pca:D (only the D directions with the most variance are kept)",
+        "the same variance); whiten:D or svd:D (only the D largest directions are kept, for a smaller store)",
     )
     parser.add_argument(
         "--key_dtype", choices=("float16", "float32"), default="float16", help="of the stored keys"

@@ -3,8 +3,8 @@
     python scripts/smaller_stores.py --data_dir D --file_name F --model_path S/model --work_path W --out FILE
 
 encodes train, dev and test once, makes each store of --stores in W, tunes it on dev, and scores test. A form is
-made of parts: `float32` (else keys are float16), a transform such as `pca:96`, and `prune:0.25`, the share of
-entries that is kept.
+made of parts: `float32` (else keys are float16), a transform such as `svd:96`, and `prune:0.25`, the share of
+entries that is kept, or `prune:0.25:32`, with how many neighbours have to agree.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from knn_ner.evaluation.sweep import WeightSweep
 from knn_ner.files import write_json
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
+from knn_ner.retrieval.cells import UNANIMOUS
 from knn_ner.retrieval.compaction import transform_keys
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.exact import ExactSearch
@@ -42,8 +43,9 @@ from knn_ner.retrieval.transforms import KeyRecipe, fit_transform
 SEARCHED_FILES = ("keys.npy", "labels.npy", "norms.npy", "weights.npy")
 REFERENCE = "float16"
 STORES = (
-    *("float32", REFERENCE, "pca:192", "pca:96", "pca:48", "prune:0.5", "prune:0.25", "prune:0.12"),
-    *("prune:0.06", "pca:96+prune:0.5", "pca:96+prune:0.25", "pca:192+prune:0.25"),
+    *("float32", REFERENCE, "svd:192", "svd:96", "svd:48", "prune:1", "prune:0.5", "prune:0.25"),
+    *("prune:0.12", "prune:0.12:8", "prune:0.06", "svd:192+prune:0.25", "svd:96+prune:0.5"),
+    "svd:96+prune:0.12",
 )
 
 
@@ -148,10 +150,11 @@ def make_store(raw: Datastore, form: str, work: Path) -> Datastore:
     pruned = work / form.replace(":", "-")
     if not (pruned / MANIFEST_FILE).exists():
         try:
-            share = float(shares[0])
+            share, _, agreeing = shares[0].partition(":")
+            how = float(share), int(agreeing or UNANIMOUS)
         except ValueError:
             raise UserError(f"--stores {form}: expected prune:SHARE, as in prune:0.25") from None
-        prune(path, pruned, share)
+        prune(path, pruned, how[0], unanimous=how[1])
     return Datastore.open(pruned)
 
 

@@ -90,7 +90,9 @@ def clustered(count: int = 3000) -> tuple[np.ndarray, np.ndarray]:
 def test_a_pruned_store_votes_nearly_as_the_whole(tmp_path, similarity):
     keys, labels = clustered()
     whole = write_store(tmp_path / "whole", keys, labels, cut=500, dtype="float16")
-    before, after, plan = prune(whole.path, tmp_path / "pruned", 0.25, similarity=similarity)
+    before, after, plan = prune(
+        whole.path, tmp_path / "pruned", 0.25, unanimous=8, similarity=similarity
+    )
     pruned = Datastore.open(tmp_path / "pruned")
     pruned.verify()
     assert before == whole.manifest and after == pruned.manifest
@@ -121,12 +123,12 @@ def test_a_pruned_store_votes_nearly_as_the_whole(tmp_path, similarity):
 def test_pruning_again_adds_weights_up(tmp_path):
     keys, labels = clustered()
     write_store(tmp_path / "whole", keys, labels, cut=500)
-    prune(tmp_path / "whole", tmp_path / "half", 0.5)
-    _, _, plan = prune(tmp_path / "half", tmp_path / "quarter", 0.5)
+    prune(tmp_path / "whole", tmp_path / "half", 0.5, unanimous=8)
+    _, _, plan = prune(tmp_path / "half", tmp_path / "quarter", 0.5, unanimous=8)
     store = Datastore.open(tmp_path / "quarter")
     assert store.weights.sum() == 3000 and 700 < store.entries < 800
     assert np.array_equal(store.weights, plan.weights)
-    prune(tmp_path / "whole", tmp_path / "again", 0.5)
+    prune(tmp_path / "whole", tmp_path / "again", 0.5, unanimous=8)
     assert Datastore.open(tmp_path / "again").content_id == (
         Datastore.open(tmp_path / "half").content_id
     )
@@ -250,7 +252,7 @@ def test_what_is_refused(pruned, trained, paths, tmp_path, fails):
 
 def test_the_command(datastore, tmp_path, capfd, fails):
     line = ["prune", "--datastore_path", str(datastore), "--out", str(tmp_path / "store")]
-    datastore_command([*line, "--keep", "0.7"])
+    datastore_command([*line, "--keep", "0.7", "--unanimous", "8"])
     told = capfd.readouterr().out.splitlines()
     store = Datastore.open(tmp_path / "store")
     assert told[0].startswith(f"{tmp_path}/store: {store.entries} entries for ")
@@ -275,7 +277,7 @@ def test_an_interrupted_pruning_goes_on(tmp_path, monkeypatch):
     keys, labels = clustered(1000)
     store = write_store(tmp_path / "whole", keys, labels, cut=100)
     monkeypatch.setattr(pruning, "SHARD_ENTRIES", 100)
-    prune(store.path, tmp_path / "expected", 0.5)
+    prune(store.path, tmp_path / "expected", 0.5, unanimous=8)
     add = pruning.DatastoreWriter.shard
     written = []
 
@@ -288,9 +290,9 @@ def test_an_interrupted_pruning_goes_on(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(pruning.DatastoreWriter, "shard", die_at_the_third)
         with pytest.raises(RuntimeError, match="power failure"):
-            prune(store.path, tmp_path / "store", 0.5)
+            prune(store.path, tmp_path / "store", 0.5, unanimous=8)
         assert not (tmp_path / "store" / "manifest.json").exists()
-        prune(store.path, tmp_path / "store", 0.5)
+        prune(store.path, tmp_path / "store", 0.5, unanimous=8)
     assert written == [0, 1, 2, *range(2, len(Datastore.open(tmp_path / "store").manifest.shards))]
     found, expected = (Datastore.open(tmp_path / name) for name in ("store", "expected"))
     assert found.content_id == expected.content_id
@@ -299,9 +301,9 @@ def test_an_interrupted_pruning_goes_on(tmp_path, monkeypatch):
 def test_a_transform_stays_with_a_pruned_store(tmp_path):
     keys, labels = clustered()
     store = write_store(tmp_path / "whole", keys, labels, cut=500)
-    fitted = fit_transform(store, "pca:6")
+    fitted = fit_transform(store, "svd:6")
     transform_keys(store, tmp_path / "smaller", fitted, "float16", "build 2")
-    prune(tmp_path / "smaller", tmp_path / "pruned", 0.25)
+    prune(tmp_path / "smaller", tmp_path / "pruned", 0.25, unanimous=8)
     pruned = Datastore.open(tmp_path / "pruned")
     assert pruned.transform.id == fitted.id == pruned.made_with["transform"]
     assert pruned.dim == 6 and pruned.weights.sum() == 3000

@@ -9,7 +9,7 @@ from knn_ner.retrieval.copying import COPIED_KEYS
 from knn_ner.retrieval.datastore import Datastore
 
 # Neighbours that have to share an entry's label for another one to stand for it.
-UNANIMOUS = 8
+UNANIMOUS = 32
 # Entries are clustered into cells of about this many; neighbours are looked for in the nearest cells alone.
 CELL_ENTRIES = 1024
 PROBED_CELLS = 6

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from knn_ner.retrieval.datastore import Datastore
 
 NONE = "none"
-KINDS = ("whiten", "pca", "svd")
+KINDS = ("whiten", "svd")
 # Added to the variance of each direction, as a part of the largest: directions in which hidden states
 # hardly differ hold noise, which must not count as much as the others.
-DAMPING = 1e-3
+DAMPING = 1e-2
 # Keys taken at once, in float64.
 FITTED_KEYS = 8192
 
@@ -54,7 +54,7 @@ def _full_precision(device: "torch.device") -> Iterator[None]:
 class KeyTransform:
     """x -> (x - mean) @ matrix.
 
-    name: what it was fitted as, such as `whiten` or `pca:96`. mean: (d,) float32. matrix: (d, D) float32.
+    name: what it was fitted as, such as `whiten` or `svd:96`. mean: (d,) float32. matrix: (d, D) float32.
     """
 
     name: str
@@ -128,14 +128,14 @@ PUBLISHED = KeyRecipe()
 
 
 def parse_transform(name: str, width: int) -> tuple[str, int]:
-    """`whiten`, `whiten:96` or `pca:96` for keys `width` wide -> the kind, and how wide it makes them.
+    """`whiten`, `whiten:96` or `svd:96` for keys `width` wide -> the kind, and how wide it makes them.
 
     Raises `UserError` for anything else.
     """
     kind, colon, dims = name.partition(":")
     if kind not in KINDS or (colon and not re.fullmatch(r"[1-9]\d*", dims)):
         raise UserError(
-            f"--key_transform {name}: expected none, whiten, whiten:D, pca:D or svd:D with D dimensions"
+            f"--key_transform {name}: expected none, whiten, whiten:D or svd:D with D dimensions"
         )
     if kind != "whiten" and not colon:
         raise UserError(
@@ -150,9 +150,10 @@ def fit_transform(store: "Datastore", name: str) -> KeyTransform:
     """Fit a transform on the keys of a store, in two passes over them, in float64.
 
     With m the mean, and V and s the eigenvectors and eigenvalues of the covariance, the largest D first,
-    `pca:D` is x -> (x - m) V, and `whiten` x -> (x - m) V / sqrt(s + DAMPING * s[0]): after it, but for
-    the damping, all directions have the same variance. Which basis whitened keys have changes neither
-    their cosines nor their distances. `svd:D` is `pca:D` with m = 0, which keeps cosines what they are.
+    `whiten` is x -> (x - m) V / sqrt(s + DAMPING * s[0]): after it, but for the damping, all directions
+    have the same variance. Which basis whitened keys have changes neither their cosines nor their
+    distances. `svd:D` is x -> x V, with V of the second moment: it keeps cosines nearly what they are
+    (without the mean, which principal components leave out, they are others).
 
     All are scaled, which no cosine sees, so that two keys are 1 apart on average in squared distance:
     the temperatures that suit one store then suit another.
