@@ -117,7 +117,7 @@ def test_more_processes_than_shards(paths, tmp_path):
 
 
 def test_processes_build_with_a_transform(paths, tmp_path):
-    line = (*paths, "--split", "dev", "--shard_words", 300, "--key_transform", "pca:8")
+    line = (*paths, "--split", "dev", "--shard_words", 300, "--key_transform", "svd:8")
     build(None, *line, "--datastore_path", tmp_path / "one")
     built, _ = in_processes(2, build, *line, "--datastore_path", tmp_path / "two")
     assert built["dim"] == 8
