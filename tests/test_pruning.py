@@ -24,6 +24,7 @@ from knn_ner.retrieval.manifest import WEIGHTS_FILE
 from knn_ner.retrieval.pruning import prune
 from knn_ner.retrieval.transforms import fit_transform
 from knn_ner.retrieval.vote import vote, vote_prefixes
+from scripts import compare_keys, smaller_stores
 
 
 @settings(max_examples=60, deadline=None)
@@ -319,3 +320,38 @@ def test_other_stores_are_as_they_were(datastore, tmp_path):
     file.unlink()
     with pytest.raises(UserError, match=f"^{file}: not found, but the manifest names it"):
         Datastore.open(tmp_path / "pruned")
+
+
+def test_smaller_stores_are_measured(paths, tmp_path, capfd):
+    out = tmp_path / "out.json"
+    forms = ("float32", "svd:16", "prune:0.8:2", "svd:8+prune:0.9:1")
+    line = (*paths, "--work_path", tmp_path / "work", "--out", out, "--stores", *forms)
+    smaller_stores.main([str(item) for item in (*line, "--grid_k", 8, "--grid_temperature", 0.1)])
+    rows = json.loads(out.read_text())["stores"]
+    assert [row["store"] for row in rows] == ["float16", *forms]
+    assert [row["dim"] for row in rows] == [32, 32, 16, 32, 8]
+    sizes = {row["store"]: row["bytes"] / row["entries"] for row in rows}
+    # Keys, label, norm, and the weight of a pruned store; the rest is the head of a file.
+    expected = [2 * 32 + 6, 4 * 32 + 6, 2 * 16 + 6, 2 * 32 + 10, 2 * 8 + 10]
+    for size, wanted in zip(sizes.values(), expected, strict=True):
+        assert size == pytest.approx(wanted, abs=0.2)
+    assert rows[0]["tags_differ"] == 0 and rows[0]["test_untuned"] == rows[0]["knn"]["test"]
+    assert len({row["base"]["test"] for row in rows}) == 1
+    assert len(capfd.readouterr().out.splitlines()) == 7
+
+
+def test_keys_are_compared(paths, tmp_path, capfd, fails):
+    out = tmp_path / "out.json"
+    line = (*paths, "--work_path", tmp_path / "work", "--out", out, "--grid_k", 8)
+    line = [str(item) for item in (*line, "--grid_temperature", 0.1, "--keys")]
+    compare_keys.main([*line, "last/none/cosine"])
+    compare_keys.main([*line, "last/none/cosine", "penultimate/whiten/l2"])
+    captured = capfd.readouterr()
+    assert "last/none/cosine: 1 of 2, known" in captured.err
+    rows = json.loads(out.read_text())
+    assert [row["keys"] for row in rows] == ["last/none/cosine", "penultimate/whiten/l2"]
+    assert rows[0]["test"]["base"] == rows[1]["test"]["base"]
+    assert rows[1]["gain"] == pytest.approx(rows[1]["test"]["knn"] - rows[1]["test"]["base"])
+    assert fails(lambda _: compare_keys.main([*line, "last/whiten"])) == (
+        "error: --keys last/whiten: expected LAYER/TRANSFORM/SIMILARITY, as in ffn_input/whiten/l2"
+    )
