@@ -196,7 +196,7 @@ def test_what_is_finished_is_not_done_again(finished, given, capfd):
     before = written(folder)
     again = run(*given, *GRID, "--seeds", 0, 1, "--save_path", folder)
     assert written(folder) == before
-    assert "12 of 12 steps are finished already" in capfd.readouterr().err
+    assert "finished already: 12 of 12 steps" in capfd.readouterr().err
     assert again["comparisons"] == results["comparisons"]
 
 
@@ -206,7 +206,7 @@ def test_another_grid_is_tuned_again(finished, given, tmp_path, capfd):
     shutil.copytree(folder / "seed-1", copy / "seed-1")
     run(*given, "--grid_k", 2, "--grid_temperature", 1, "--seeds", 1, "--save_path", copy)
     said = capfd.readouterr().err
-    assert "2 of 6 steps are finished already" in said
+    assert "finished already: 2 of 6 steps" in said
     assert [line.split(",")[0] for line in said.splitlines() if line.startswith("seed 1")] == [
         f"seed 1: {step}" for step in STEPS[2:]
     ]

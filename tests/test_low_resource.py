@@ -101,7 +101,7 @@ def test_another_seed_is_added(finished, given, capfd):
     low_resource.main([str(part) for part in line])
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
     said = capfd.readouterr()
-    assert "7 of 14 steps are finished already" in said.err
+    assert "finished already: 7 of 14 steps" in said.err
     assert "seed 1, 20%: train" in said.err and "seed 1, 20%, all stored: tune" in said.err
     assert "over 2 seeds" in said.out and rows_of(finished)[0]["f1_std"]
     first, second = ((finished / f"part-020/corpus-{n}/train.word.bmes") for n in (0, 1))

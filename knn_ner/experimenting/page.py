@@ -52,7 +52,9 @@ def subset_name(line: Mapping[str, Any], leakage: Mapping[str, Any]) -> str:
     names = {
         ALL: "all",
         NOT_STORED: f"without {exact} stored word for word",
-        NOT_SIMILAR: f"without {exact} stored and {near} nearly so",
+        NOT_SIMILAR: f"without {exact} stored and {near} nearly so"
+        if exact
+        else f"without {near} nearly stored",
     }
     return f"{names[line['subset']]} ({line['sentences']})"
 

@@ -69,7 +69,7 @@ class View:
 
     def _tell_finished(self) -> None:
         if self._finished_before:
-            self._say(f"{self._finished_before} of {self._bar.total} steps are finished already")
+            self._say(f"finished already: {self._finished_before} of {self._bar.total} steps")
             self._finished_before = 0
 
     def _told(self, run: str, line: str) -> None:
