@@ -75,6 +75,12 @@ def test_the_steps_one_by_one(monkeypatch, capsys):
         assert Path(where[path[0]], path[1]).is_file()
 
 
+def test_an_index(monkeypatch, capsys):
+    run_lines(blocks("bash", "knn_ner.build_index"), monkeypatch)
+    assert "kNN" in capsys.readouterr().out
+    assert list(Path("outputs/wnut17/datastore").glob("index-cosine-*.faiss"))
+
+
 def test_the_python_example(capsys):
     example = blocks("python", "KnnTagger")
     exec(compile(example, "README.md", "exec"), {})
