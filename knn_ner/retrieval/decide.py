@@ -27,7 +27,7 @@ from knn_ner.retrieval.interpolation import (
     interpolate,
 )
 from knn_ner.retrieval.search import Searcher
-from knn_ner.retrieval.vote import counted, vote, vote_weights
+from knn_ner.retrieval.vote import vote
 
 # Neighbours that an approximate index is asked for at first, and the share of their vote that may be for
 # another label without changing the tag. With 16, or with half, 1 to 4 of 12,000 tags came out otherwise on
@@ -152,19 +152,17 @@ class Decider:
         ours = labels == self.alignment.stored_labels(tags)[:, None]
         scores = torch.where(ours, found.scores, found.scores + error)
         best, order = scores.topk(k, dim=1)
-        ours = ours.gather(1, order)
-        weights = exact.neighbour_weights(found.indices.gather(1, order))
-        counts = torch.ones_like(best) if weights is None else weights
-        # A key that is no candidate scores no more than this, and any that does may take part.
-        unknown = (found.floor + error[:, 0])[:, None]
-        counts = counted(counts, self.settings.k).where(best > unknown, 0)
-        temperature = self.settings.temperature
-        mass = vote_weights(best - best[:, :1], temperature) * counts
-        missing = k - counts.sum(dim=1) if weights is None else self.settings.k - counts.sum(dim=1)
-        missing = missing * vote_weights(unknown - best[:, :1], temperature)[:, 0]
-        return (mass * ours).sum(dim=1) / (
-            mass.sum(dim=1) + missing.where(unknown[:, 0] > -torch.inf, 0)
-        )
+        ours = ours.gather(1, order).long()
+        shares = vote(
+            best,
+            ours,
+            2,
+            self.settings.temperature,
+            exact.neighbour_weights(found.indices.gather(1, order)),
+            self.settings.k,
+        )[:, 1]
+        # A key that is no candidate might have taken part.
+        return shares.where(found.floor + error[:, 0] < best[:, -1], 0)
 
     def _by_index(self, queries: Tensor, base: Tensor) -> Tensor:
         """The tag of the nearest few that an approximate index finds, where it is clear; -1 elsewhere."""
