@@ -207,6 +207,22 @@ def neighbours(
     )
 
 
+def weight_sweep(split: Split, base_labels: np.ndarray) -> WeightSweep:
+    """What counts the word-level F1 of a split, given the tagger's label ids, (R,)."""
+    return WeightSweep(
+        base_labels,
+        np.repeat(np.arange(len(split.encoded)), np.diff(split.first_rows)),
+        split.decoder,
+        SpanCounter(
+            split.labels,
+            split.scheme,
+            np.array([split.labels.index(tag) for tags in split.word_tags for tag in tags]),
+            np.repeat(np.arange(len(split.sentences)), split.decoder.counts),
+            len(split.sentences),
+        ),
+    )
+
+
 def curves(
     retrieved: Retrieved, sweep: WeightSweep, grid_k: list[int], grid_temperature: list[float]
 ) -> dict[tuple[int, float], WeightCurve]:
@@ -267,18 +283,7 @@ def sweep_split(
     retrieved = retrieve(tagger, split, searcher, settings, seconds)
 
     start = time.perf_counter()
-    sweep = WeightSweep(
-        retrieved.base_labels,
-        np.repeat(np.arange(len(split.encoded)), np.diff(split.first_rows)),
-        split.decoder,
-        SpanCounter(
-            split.labels,
-            split.scheme,
-            np.array([split.labels.index(tag) for tags in split.word_tags for tag in tags]),
-            np.repeat(np.arange(len(split.sentences)), split.decoder.counts),
-            len(split.sentences),
-        ),
-    )
+    sweep = weight_sweep(split, retrieved.base_labels)
     found = curves(retrieved, sweep, settings.grid_k, settings.grid_temperature)
     seconds["sweep"] = time.perf_counter() - start
     return store, found, seconds

@@ -25,8 +25,6 @@ from knn_ner.build_datastore import parse_arguments as build_arguments
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_int, run_main, say
 from knn_ner.data.corpus import read_corpus
 from knn_ner.errors import UserError
-from knn_ner.evaluation.spans import SpanCounter
-from knn_ner.evaluation.sweep import WeightSweep
 from knn_ner.files import write_json
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
@@ -175,19 +173,7 @@ def curves_of(store: Datastore, part: Uncertain, settings: argparse.Namespace) -
     rows, base, similarities, labels, _, counts = found
     counts = None if store.weights is None else counts
     retrieved = tune.Retrieved(part.base_labels, rows, base, similarities, labels, {}, counts)
-    split = part.split
-    sweep = WeightSweep(
-        part.base_labels,
-        np.repeat(np.arange(len(split.encoded)), np.diff(split.first_rows)),
-        split.decoder,
-        SpanCounter(
-            split.labels,
-            split.scheme,
-            np.array([split.labels.index(tag) for tags in split.word_tags for tag in tags]),
-            np.repeat(np.arange(len(split.sentences)), split.decoder.counts),
-            len(split.sentences),
-        ),
-    )
+    sweep = tune.weight_sweep(part.split, part.base_labels)
     return tune.curves(retrieved, sweep, settings.grid_k, settings.grid_temperature)
 
 
