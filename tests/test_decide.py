@@ -101,8 +101,8 @@ def test_the_bound_holds_for_any_store(tmp_path_factory, data):
     for cover in covers:
         assert cover.counts.sum() == count
         least = cover.least_share(queries, labels, k, temperature)
-        # Beside equal similarities the k nearest are chosen by index, and rounding is seen.
-        assert (least <= true + 1e-4).all()
+        # The bound is of the true vote; that of all entries is of a product, whose rounding T divides.
+        assert (least <= true + (2e-3 if k == -1 else 1e-4)).all()
 
 
 def test_covers_are_kept_with_the_store_and_tied_to_what_it_holds(tmp_path):
