@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_factory import LABELS, write_store
 
+from knn_ner.retrieval.candidates import Candidates
 from knn_ner.retrieval.cover import build_covers, covers_of
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.decide import Decider
@@ -14,6 +15,9 @@ from knn_ner.retrieval.exact import ExactSearch
 from knn_ner.retrieval.faiss_build import build_index
 from knn_ner.retrieval.faiss_search import FaissSearch
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment, interpolate
+from knn_ner.retrieval.search import best_first
+from knn_ner.retrieval.share_bounds import share_bounds
+from knn_ner.retrieval.vote import vote
 
 DIM = 12
 
@@ -103,6 +107,59 @@ def test_the_bound_holds_for_any_store(tmp_path_factory, data):
         least = cover.least_share(queries, labels, k, temperature)
         # The bound is of the true vote; that of all entries is of a product, whose rounding T divides.
         assert (least <= true + (2e-3 if k == -1 else 1e-4)).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_shares_stay_within_bounds_whatever_the_rounding(data):
+    """Scores off by anything up to the error, some of them equal, some entries with weights."""
+    seed = data.draw(st.integers(0, 10**6), label="seed")
+    k = data.draw(st.sampled_from([1, 2, 7, 30, 60]), label="k")
+    temperature = data.draw(st.sampled_from([0.01, 0.05, 0.5]), label="temperature")
+    error = data.draw(st.sampled_from([0.0, 1e-6, 1e-3, 0.03]), label="error")
+    weighted = data.draw(st.booleans(), label="weighted")
+    generator = torch.Generator().manual_seed(seed)
+    true = (20 * torch.rand(6, 60, generator=generator)).round() / 20
+    true += 1e-3 * torch.randn(6, 60, generator=generator) * data.draw(st.booleans(), label="apart")
+    ids = torch.randint(0, 3, (6, 60), generator=generator)
+    counts = torch.randint(1, 9, (6, 60), generator=generator).float() if weighted else None
+    scores = true + error * (2 * torch.rand(6, 60, generator=generator) - 1)
+    found = Candidates(scores, torch.arange(60).expand(6, 60), torch.full((6,), -torch.inf))
+    # A hair more, for the rounding of these sums.
+    errors = torch.full((6,), error + 1e-6)
+    least, most = share_bounds(found, ids, len(LABELS), k, temperature, errors, counts)
+    best = best_first(true, torch.arange(60).expand(6, 60))
+    order = best.indices
+    best_counts = None if counts is None else counts.gather(1, order)
+    shares = vote(best.similarities, ids.gather(1, order), len(LABELS), temperature, best_counts, k)
+    if not weighted:
+        shares = vote(
+            best.similarities[:, :k], ids.gather(1, order)[:, :k], len(LABELS), temperature
+        )
+    assert (least <= shares + 1e-5).all()
+    assert (shares <= most + 1e-5).all()
+    if error < 1e-5 and len(true.unique()) == true.numel():
+        assert (most - least).max() < 0.01
+    # What no candidate is may be better than they are: then nothing is known.
+    blind = Candidates(scores, found.indices, torch.full((6,), 2.0))
+    least, most = share_bounds(blind, ids, len(LABELS), k, temperature, errors, counts)
+    assert not least.any()
+    assert (most == 1).all()
+
+
+def test_a_cover_that_settles_nothing_is_not_asked_again(store):
+    """Of tokens that lie among the labels, balls know nothing, and most of them are spared the question."""
+    generator = np.random.default_rng(13)
+    hidden = torch.from_numpy(generator.standard_normal((1000, DIM)).astype(np.float32))
+    base = torch.full((1000, len(LABELS)), 1 / len(LABELS))
+    vote = KnnSettings(300, 0.05, 0.8)
+    found = decider(ExactSearch(store), vote)
+    asked = []
+    bounded = found._bounded
+    found._bounded = lambda *given: asked.append(len(given[1])) or bounded(*given)
+    tags = found.decide(hidden, base)
+    assert asked == [128, 128]
+    assert torch.equal(tags, exhaustive(ExactSearch(store), hidden, base, vote).argmax(dim=1))
 
 
 def test_covers_are_kept_with_the_store_and_tied_to_what_it_holds(tmp_path):

@@ -1,6 +1,7 @@
 """The best scores seen so far, for many queries at once."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,12 +9,25 @@ from torch import Tensor
 
 # Scores that are sorted out at once; bounds what that takes beside the candidates themselves.
 SORTED_SCORES = 1 << 20
-# Scores that are compared by their largest first: most of these are below the bar, and cost no more.
-SEGMENT = 32
 # Candidates beyond the wanted ones, at least and as a share of these: the last of them is then
 # usually too far behind the k-th neighbour for rounding to matter.
 SPARE = 64
 SPARE_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Entries that may be the neighbours of q queries.
+
+    Attributes:
+        scores: (q, c) float32, their similarities as a matrix product gives them, in no order.
+        indices: (q, c) int64, which they are.
+        floor: (q,) float32, what no other entry's score exceeds; minus infinity if there is no other.
+    """
+
+    scores: Tensor
+    indices: Tensor
+    floor: Tensor
 
 
 class RunningCandidates:
@@ -42,7 +56,7 @@ class RunningCandidates:
         self.bar = torch.full((queries,), -torch.inf, device=device)
         rank = sample_rank(self.kept, entries, sample.shape[1]) if sample is not None else None
         if rank is not None:
-            self.bar = sample.topk(rank, dim=1).values[:, -1]
+            self.bar = kth_best(sample, rank)[:, 0]
         # Scores that a first bar lets through without being sought are not kept: then there is no
         # telling what is below the worst candidate.
         self.first_bar = self.bar
@@ -61,20 +75,22 @@ class RunningCandidates:
         if self.bar.min() == -torch.inf:
             self._take_all(start, scores)
             return
-        rows, columns = self._above_bar(scores)
-        counts = torch.bincount(rows, minlength=len(scores))
+        above, counts = self._above_bar(scores)
         if self._overflows(counts):
             self._keep_best()
-            rows, columns = self._above_bar(scores)
-            counts = torch.bincount(rows, minlength=len(scores))
+            above, counts = self._above_bar(scores)
         if self._overflows(counts):
             self._keep_best(start, scores)
             return
-        # These are ordered by row: a place among a row's is a place among all, less those before.
-        place = torch.arange(len(rows), device=rows.device)
-        place += (self.filled - counts.cumsum(0) + counts)[rows]
-        self.scores[rows, place] = scores[rows, columns]
-        self.indices[rows, place] = columns + start
+        # Flat places: a place among a row's is a place among all, less those before.
+        width, room = scores.shape[1], self.scores.shape[1]
+        rows = torch.arange(len(scores), device=scores.device)
+        before = rows * room + self.filled - counts.cumsum(0) + counts
+        places = torch.arange(len(above), device=above.device)
+        places += before.repeat_interleave(counts)
+        columns = above - (rows * width).repeat_interleave(counts)
+        self.scores.view(-1).scatter_(0, places, scores.reshape(-1).index_select(0, above))
+        self.indices.view(-1).scatter_(0, places, columns + start)
         self.filled += counts
 
     def best(self, entries: int) -> tuple[Tensor, Tensor]:
@@ -100,14 +116,14 @@ class RunningCandidates:
         self.filled += scores.shape[1]
 
     def _above_bar(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and columns of the scores above the bar, by row."""
-        width = scores.shape[1] // SEGMENT * SEGMENT
-        if width < scores.shape[1] or not scores.is_contiguous():
-            return (scores > self.bar[:, None]).nonzero(as_tuple=True)
-        segments = scores.view(len(scores), -1, SEGMENT)
-        rows, numbers = (segments.amax(dim=2) > self.bar[:, None]).nonzero(as_tuple=True)
-        which, columns = (segments[rows, numbers] > self.bar[rows, None]).nonzero(as_tuple=True)
-        return rows[which], numbers[which] * SEGMENT + columns
+        """Flat places of the scores above the bar, by row, and how many each row has."""
+        passing = scores > self.bar[:, None]
+        if passing.device.type == "cpu":
+            # Several times as fast as PyTorch's where few pass.
+            above = torch.from_numpy(np.flatnonzero(passing.numpy()))
+        else:
+            above = passing.view(-1).nonzero()[:, 0]
+        return above, torch.bincount(above // scores.shape[1], minlength=len(scores))
 
     def _overflows(self, counts: Tensor) -> bool:
         return bool((self.filled + counts).max() > self.scores.shape[1])
@@ -164,3 +180,11 @@ def order_of_best(scores: Tensor, count: int) -> Tensor:
         order = np.argpartition(scores.numpy(), scores.shape[1] - count, axis=1)
         return torch.from_numpy(order)[:, scores.shape[1] - count :]
     return scores.topk(count, dim=1, sorted=False).indices
+
+
+def kth_best(scores: Tensor, k: int) -> Tensor:
+    """The k-th largest score of each row: (q, m) -> (q, 1)."""
+    if scores.device.type == "cpu":
+        place = scores.shape[1] - k
+        return torch.from_numpy(np.partition(scores.numpy(), place, axis=1)[:, place, None])
+    return scores.topk(k, dim=1).values[:, -1:]

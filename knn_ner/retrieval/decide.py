@@ -13,12 +13,13 @@ place where tags can differ.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from knn_ner.retrieval.cover import ENTRIES_PER_BALL, MOST_BALLS, ROUNDS, Cover, covers_of
-from knn_ner.retrieval.exact import Candidates, ExactSearch
+from knn_ner.retrieval.exact import ExactSearch
 from knn_ner.retrieval.faiss_search import FaissSearch
 from knn_ner.retrieval.interpolation import (
     SKIP_MARGIN,
@@ -27,6 +28,7 @@ from knn_ner.retrieval.interpolation import (
     interpolate,
 )
 from knn_ner.retrieval.search import Searcher
+from knn_ner.retrieval.share_bounds import share_bounds
 from knn_ner.retrieval.vote import vote
 
 # Neighbours that an approximate index is asked for at first, and the share of their vote that may be for
@@ -36,6 +38,10 @@ FIRST_NEIGHBOURS = 64
 DOUBTED = 0.55
 # A mix as clear as this is enough for any knn_weight.
 CLEAR = 0.9
+# Tokens that a cover is tried on, and the share of them that it has to settle to be asked for more, as
+# a multiple of its balls to an entry: a ball costs about that many keys of a product.
+TRIED = 128
+COST_OF_BALL = 4
 # Entries up to which what an approximate index leaves open is searched exactly.
 EXACT_UP_TO = 1 << 21
 # A cover is built if it spares more than this times what it costs.
@@ -62,6 +68,7 @@ class Decider:
     expected: int = 0
     settled: dict[str, int] = field(default_factory=dict)
     _covers: list[Cover] | None = None
+    _tried: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def decide(self, queries: Tensor, base: Tensor) -> Tensor:
         """The tags of the mix.
@@ -91,11 +98,8 @@ class Decider:
                 return
             yield "product", self._by_product
         elif isinstance(self.searcher, ExactSearch):
-            for cover in self.covers():
-                yield (
-                    "cover",
-                    lambda queries, base, cover=cover: self._by_cover(cover, queries, base),
-                )
+            for number in range(len(self.covers())):
+                yield "cover", partial(self._by_cover, number)
             if self.settings.k != -1:
                 yield "product", self._by_product
         yield "search", self._by_search
@@ -110,7 +114,25 @@ class Decider:
             self._covers = covers_of(store, self.searcher.similarity, build)
         return self._covers
 
-    def _by_cover(self, cover: Cover, queries: Tensor, base: Tensor) -> Tensor:
+    def _by_cover(self, number: int, queries: Tensor, base: Tensor) -> Tensor:
+        """What a cover settles; -1 elsewhere, and where it has settled too little to be worth asking."""
+        cover = self.covers()[number]
+        worth = COST_OF_BALL * len(cover.centres) / self.searcher.store.entries
+        tags = torch.full((len(queries),), -1, device=queries.device)
+        start = 0
+        while start < len(queries):
+            asked, settled = self._tried.get(number, (0, 0))
+            if asked >= TRIED and settled < worth * asked:
+                break
+            stop = len(queries) if asked >= TRIED else min(start + TRIED - asked, len(queries))
+            part = slice(start, stop)
+            tags[part] = self._bounded(cover, queries[part], base[part])
+            found = int((tags[part] >= 0).sum())
+            self._tried[number] = asked + stop - start, settled + found
+            start = stop
+        return tags
+
+    def _bounded(self, cover: Cover, queries: Tensor, base: Tensor) -> Tensor:
         """The tagger's own label where the least vote for it is enough; -1 elsewhere."""
         tags = base.argmax(dim=1)
         shares = cover.least_share(
@@ -127,42 +149,18 @@ class Decider:
         k = min(self.settings.k, exact.store.entries)
         tags = torch.full((len(queries),), -1, device=queries.device)
         for part, found in exact.candidates(queries, k):
-            labels = exact.neighbour_labels(found.indices)
-            best, order = found.scores.topk(k, dim=1)
-            votes = self._vote(exact, best, found.indices.gather(1, order), labels.gather(1, order))
-            likeliest = self._mix(base[part], votes).argmax(dim=1)
-            shares = self._least_share(exact, queries[part], found, labels, likeliest, k)
-            tags[part] = self._where_certain(likeliest, shares, base[part])
+            least, most = share_bounds(
+                found,
+                exact.neighbour_labels(found.indices),
+                len(exact.store.labels),
+                self.settings.k if exact.store.weights is not None else k,
+                self.settings.temperature,
+                exact.product_error(queries[part]),
+                exact.neighbour_weights(found.indices),
+            )
+            least, most = self.alignment.votes(least), self.alignment.votes(most)
+            tags[part] = self._certain(base[part], least, most)
         return tags
-
-    def _least_share(
-        self,
-        exact: ExactSearch,
-        queries: Tensor,
-        found: Candidates,
-        labels: Tensor,
-        tags: Tensor,
-        k: int,
-    ) -> Tensor:
-        """What the votes for `tags` are at least, whatever the rounding of the product; 0 if unknown.
-
-        As in `cover.py`: all keys of other labels are put nearer, by twice the error of a score.
-        """
-        error = 2 * exact.product_error(queries)[:, None]
-        ours = labels == self.alignment.stored_labels(tags)[:, None]
-        scores = torch.where(ours, found.scores, found.scores + error)
-        best, order = scores.topk(k, dim=1)
-        ours = ours.gather(1, order).long()
-        shares = vote(
-            best,
-            ours,
-            2,
-            self.settings.temperature,
-            exact.neighbour_weights(found.indices.gather(1, order)),
-            self.settings.k,
-        )[:, 1]
-        # A key that is no candidate might have taken part.
-        return shares.where(found.floor + error[:, 0] < best[:, -1], 0)
 
     def _by_index(self, queries: Tensor, base: Tensor) -> Tensor:
         """The tag of the nearest few that an approximate index finds, where it is clear; -1 elsewhere."""
@@ -198,12 +196,17 @@ class Decider:
 
     def _where_certain(self, tags: Tensor, shares: Tensor, base: Tensor) -> Tensor:
         """The tags whose votes' least `shares` put them before all others; -1 elsewhere."""
-        weight = self.settings.knn_weight
-        own = base.gather(1, tags[:, None])[:, 0]
-        others = base.scatter(1, tags[:, None], -torch.inf).amax(dim=1)
-        # The rest of the vote may be for one label, the likeliest of the others.
-        lead = weight * (2 * shares - 1) + (1 - weight) * (own - others)
-        return tags.where(lead > SKIP_MARGIN, -1)
+        least = torch.zeros_like(base).scatter_(1, tags[:, None], shares[:, None])
+        # The rest of the vote may be for one label.
+        most = (1 - shares)[:, None].expand_as(base).scatter(1, tags[:, None], 1)
+        return self._certain(base, least, most)
+
+    def _certain(self, base: Tensor, least: Tensor, most: Tensor) -> Tensor:
+        """The labels that come first in the mix for all votes within bounds, (q, L) each; -1 elsewhere."""
+        lowest, highest = self._mix(base, least), self._mix(base, most)
+        own, tags = lowest.max(dim=1)
+        others = highest.scatter(1, tags[:, None], -torch.inf).amax(dim=1)
+        return tags.where(own > others + SKIP_MARGIN, -1)
 
 
 def _lead(mixed: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Exact search: every query against every key."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from knn_ner.errors import UserError
-from knn_ner.retrieval.candidates import RunningCandidates
+from knn_ner.retrieval.candidates import Candidates, RunningCandidates
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.product import full_precision
 from knn_ner.retrieval.search import Searcher, SearchResult, best_first
@@ -32,21 +31,6 @@ SMALLEST_PRODUCT = 16
 
 def _padded(queries: Tensor) -> Tensor:
     return functional.pad(queries, (0, 0, 0, max(0, SMALLEST_PRODUCT - len(queries))))
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Entries that may be the neighbours of q queries.
-
-    Attributes:
-        scores: (q, c) float32, their similarities as a matrix product gives them, in no order.
-        indices: (q, c) int64, which they are.
-        floor: (q,) float32, what no other entry's score exceeds; minus infinity if there is no other.
-    """
-
-    scores: Tensor
-    indices: Tensor
-    floor: Tensor
 
 
 class ExactSearch(Searcher):
