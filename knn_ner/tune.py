@@ -33,7 +33,9 @@ from knn_ner.evaluation.sweep import WeightCurve, WeightSweep
 from knn_ner.files import write_json, write_text
 from knn_ner.model.representations import choose_device, represent
 from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
+from knn_ner.retrieval.cover import covers_of
 from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.exact import ExactSearch
 from knn_ner.retrieval.interpolation import KnnSettings, LabelAlignment
 from knn_ner.retrieval.manifest import Manifest
 from knn_ner.retrieval.search import Searcher, check_k
@@ -153,7 +155,10 @@ def retrieve(
             rows = rows[order]
             base, hidden = (torch.cat([part[i] for part in batches])[order] for i in (1, 2))
             parts.append(
-                neighbours(searcher, alignment, rows, base, hidden, finite, everything, settings)
+                neighbours(
+                    *(searcher, alignment, rows, base, hidden, finite, everything),
+                    *(len(split.gold), settings),
+                )
             )
             seconds["search"] += time.perf_counter() - searching
     rows, base, similarities, labels, votes, counts = zip(*parts, strict=True)
@@ -178,9 +183,16 @@ def neighbours(
     hidden: torch.Tensor,
     finite: list[int],
     everything: bool,
+    expected: int,
     settings: argparse.Namespace,
 ) -> tuple:
-    """The neighbours of some rows, without the rows whose neighbours all agree with the tagger."""
+    """The neighbours of some rows, without the rows whose neighbours all agree with the tagger.
+
+    Where balls around the keys show that they do, they are not looked for.
+    """
+    if not everything:
+        open_ = ~agreed(searcher, alignment, base, hidden, max(finite), expected)
+        rows, base, hidden = rows[open_.numpy()], base[open_], hidden[open_]
     labels = torch.zeros(len(rows), 0, dtype=torch.long)
     similarities = counts = torch.zeros(len(rows), 0)
     matters = torch.ones(len(rows), dtype=torch.bool)
@@ -205,6 +217,27 @@ def neighbours(
         votes[:, matters],
         counts[matters],
     )
+
+
+def agreed(
+    searcher: Searcher,
+    alignment: LabelAlignment,
+    base: torch.Tensor,
+    hidden: torch.Tensor,
+    k: int,
+    expected: int,
+) -> torch.Tensor:
+    """Which rows' k nearest entries are known to have the tagger's label without a search: (M,) bool.
+
+    expected: how many rows will be asked for, in all.
+    """
+    known = torch.zeros(len(base), dtype=torch.bool)
+    if isinstance(searcher, ExactSearch):
+        labels = alignment.stored_labels(base.argmax(-1)).cpu()
+        for cover in covers_of(searcher.store, searcher.similarity, expected):
+            left = (~known).nonzero()[:, 0]
+            known[left] = cover.unanimous(hidden.cpu().float()[left], labels[left], k)
+    return known
 
 
 def weight_sweep(split: Split, base_labels: np.ndarray) -> WeightSweep:

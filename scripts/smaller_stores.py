@@ -168,6 +168,7 @@ def curves_of(store: Datastore, part: Uncertain, settings: argparse.Namespace) -
         keys_of(store, part),
         settings.grid_k,
         False,
+        0,
         settings,
     )
     rows, base, similarities, labels, _, counts = found

@@ -13,10 +13,10 @@ For cosine the vectors are scaled to length 1, where |q - k|^2 = 2 - 2 cos(q, k)
 import hashlib
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,8 @@ MOST_BALLS = 4096
 # The keys that lie farthest from the centres of their balls are balls of radius 0: this share of each
 # label's, and so many at most. The first cover is quick and settles most, the second more of the rest.
 SINGLES = ((0.02, 4096), (0.08, 16384))
+# A cover is built if it spares more than this times what it costs.
+WORTH = 2
 # Rounds of k-means; more make the balls hardly smaller.
 ROUNDS = 2
 BLOCK_KEYS = 8192
@@ -90,39 +92,55 @@ class Cover:
 
         Returns: (q,) float32, 0 where nothing is known.
         """
-        shares = queries.new_zeros(len(queries))
+        return self._of_each(queries, labels, partial(self._share_of, k=k, temperature=temperature))
+
+    def unanimous(self, queries: Tensor, labels: Tensor, k: int) -> Tensor:
+        """Whether all of the k nearest are known to have a label: (q,) bool.
+
+        Args: as for `least_share`, k at least 1.
+        """
+
+        def certain(own: slice, bounds: Tensor) -> Tensor:
+            return self._unanimous(own, bounds, k).float()
+
+        return self._of_each(queries, labels, certain) > 0
+
+    def _of_each(
+        self, queries: Tensor, labels: Tensor, bound: Callable[[slice, Tensor], Tensor]
+    ) -> Tensor:
+        """What `bound` says of queries that ask for one label, given its balls; 0 where it has none."""
+        values = queries.new_zeros(len(queries))
         if self.similarity == "cosine":
             norms = queries.norm(dim=1, keepdim=True)
             queries = queries / norms.where(norms > 0, 1)
             labels = labels.where(norms[:, 0] > 0, -1)
         with full_precision(queries.device, queries.shape[1]):
             for label in labels[labels >= 0].unique().tolist():
-                rows = (labels == label).nonzero()[:, 0]
-                shares[rows] = self._share_of(label, queries[rows], k, temperature)
-        return shares
+                own = slice(
+                    *torch.searchsorted(self.labels, torch.tensor([label, label + 1])).tolist()
+                )
+                signs = torch.full_like(self.radii, -1)
+                signs[own] = 1
+                for rows in (labels == label).nonzero()[:, 0].split(QUERIES):
+                    values[rows] = bound(own, self._bounds(queries[rows], signs))
+        return values
 
-    def _share_of(self, label: int, queries: Tensor, k: int, temperature: float) -> Tensor:
-        own = slice(*torch.searchsorted(self.labels, torch.tensor([label, label + 1])).tolist())
-        signs = torch.full_like(self.radii, -1)
-        signs[own] = 1
-        shares = []
-        for part in queries.split(QUERIES):
-            bounds = self._bounds(part, signs)
-            if k == -1:
-                shares.append(self._share_of_all(own, bounds, temperature))
-                continue
-            nearest_other = torch.full((len(part),), torch.inf, device=part.device)
-            for others in (slice(0, own.start), slice(own.stop, len(signs))):
-                if others.start < others.stop:
-                    nearest_other = nearest_other.minimum(bounds[:, others].amin(dim=1))
-            nearer = (bounds[:, own] < nearest_other[:, None]).float()
-            unanimous = nearer @ self.counts[own] >= k
-            share = unanimous.float()
-            left = (~unanimous).nonzero()[:, 0]
-            if len(left):
-                share[left] = self._share_of_mixed(own, bounds[left], k, temperature)
-            shares.append(share)
-        return torch.cat(shares)
+    def _share_of(self, own: slice, bounds: Tensor, k: int, temperature: float) -> Tensor:
+        if k == -1:
+            return self._share_of_all(own, bounds, temperature)
+        share = self._unanimous(own, bounds, k).float()
+        left = (share == 0).nonzero()[:, 0]
+        if len(left):
+            share[left] = self._share_of_mixed(own, bounds[left], k, temperature)
+        return share
+
+    def _unanimous(self, own: slice, bounds: Tensor, k: int) -> Tensor:
+        nearest_other = torch.full((len(bounds),), torch.inf, device=bounds.device)
+        for others in (slice(0, own.start), slice(own.stop, bounds.shape[1])):
+            if others.start < others.stop:
+                nearest_other = nearest_other.minimum(bounds[:, others].amin(dim=1))
+        nearer = (bounds[:, own] < nearest_other[:, None]).float()
+        return nearer @ self.counts[own] >= k
 
     def _bounds(self, queries: Tensor, signs: Tensor) -> Tensor:
         """(q, m): how far the keys of each ball are away at most, where the sign is 1, else at least.
@@ -269,13 +287,17 @@ def _vectors(store: Datastore, entries: np.ndarray, similarity: str) -> Tensor:
     return vectors
 
 
-def covers_of(store: Datastore, similarity: str, build: bool) -> list[Cover]:
+def covers_of(store: Datastore, similarity: str, expected: float) -> list[Cover]:
     """The covers of a store: those kept beside it, if they are of what it holds now, or new ones.
 
     New ones are kept, in place of those of other contents, if the store can be written.
 
-    build: whether to build what is not there; otherwise the answer is then none.
+    expected: how many queries they are for; where these are too few for covers to be worth making, what
+        is not there is not built, and the answer is none.
     """
+    # In numbers of keys that are multiplied.
+    cost = (ROUNDS + 1) * min(store.entries // ENTRIES_PER_BALL, MOST_BALLS)
+    build = expected > WORTH * cost
     file = store.path / f"cover-{similarity}.npz"
     kept = _read(file, store, similarity)
     if kept is not None or not build:

@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from knn_ner.retrieval.cover import ENTRIES_PER_BALL, MOST_BALLS, ROUNDS, Cover, covers_of
+from knn_ner.retrieval.cover import Cover, covers_of
 from knn_ner.retrieval.exact import ExactSearch
 from knn_ner.retrieval.faiss_search import FaissSearch
 from knn_ner.retrieval.interpolation import (
@@ -44,8 +44,6 @@ TRIED = 128
 COST_OF_BALL = 4
 # Entries up to which what an approximate index leaves open is searched exactly.
 EXACT_UP_TO = 1 << 21
-# A cover is built if it spares more than this times what it costs.
-WORTH = 2
 
 
 @dataclass
@@ -107,11 +105,7 @@ class Decider:
     def covers(self) -> list[Cover]:
         """The covers of the store, if there are any or enough tokens will come for them to be worth making."""
         if self._covers is None:
-            store = self.searcher.store
-            # In numbers of keys that are multiplied.
-            cost = (ROUNDS + 1) * min(store.entries // ENTRIES_PER_BALL, MOST_BALLS)
-            build = self.expected > WORTH * cost
-            self._covers = covers_of(store, self.searcher.similarity, build)
+            self._covers = covers_of(self.searcher.store, self.searcher.similarity, self.expected)
         return self._covers
 
     def _by_cover(self, number: int, queries: Tensor, base: Tensor) -> Tensor:

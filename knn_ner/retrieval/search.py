@@ -14,7 +14,7 @@ from knn_ner.retrieval.similarity import check_similarity, exact_similarity
 from knn_ner.retrieval.vote import check_temperature, vote
 
 # Candidate keys held at once, in float32, while their similarity is computed.
-RESCORED_KEYS = 8192
+RESCORED_KEYS = 2048
 
 
 @dataclass(frozen=True)
