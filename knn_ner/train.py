@@ -41,6 +41,7 @@ from knn_ner.model.backbone import load_encoder, load_tokenizer, save_tagger
 from knn_ner.model.representations import choose_device, predict
 from knn_ner.model.tagger import Tagger
 from knn_ner.pipeline import CONFIG_KEY, LoadedTagger, fitting_length, make_split, show_corpus
+from knn_ner.products import full_precision
 
 LIGHTNING_PRECISION = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 # What may differ between a run and its resumption without changing what is trained.
@@ -207,7 +208,8 @@ def train(settings: argparse.Namespace) -> dict:
     trainer, best = make_trainer(settings, save_path, device)
     start = time.perf_counter()
     try:
-        trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        with full_precision(device, model.config.hidden_size):
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:
         # Lightning's own answer to an interrupt.
         say(f"{save_path}: --resume goes on after the last finished epoch")

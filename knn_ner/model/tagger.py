@@ -80,6 +80,8 @@ class Tagger(pl.LightningModule):
                 {"params": plain, "weight_decay": 0.0},
             ],
             lr=self.lr,
+            # One pass over the parameters for each step. Lightning refuses it with float16.
+            fused=self.trainer.precision != "16-mixed",
         )
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = get_linear_schedule_with_warmup(

@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from knn_ner.errors import UserError
 from knn_ner.files import writing
+from knn_ner.products import full_precision
 from knn_ner.retrieval.candidates import order_of_best
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.product import full_precision
 from knn_ner.retrieval.similarity import check_similarity, product_error
 from knn_ner.retrieval.vote import vote_weights
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from knn_ner.errors import UserError
+from knn_ner.products import full_precision
 from knn_ner.retrieval.candidates import Candidates, RunningCandidates
 from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.product import full_precision
 from knn_ner.retrieval.search import Searcher, SearchResult, best_first
 from knn_ner.retrieval.similarity import norm, product_error
 from knn_ner.retrieval.vote import check_temperature, vote_weights

@@ -8,8 +8,6 @@ Whitening and Decorrelation, 2018) makes them equal; fewer directions make a sma
 import hashlib
 import io
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +20,6 @@ from knn_ner.errors import UserError
 
 # torch and scipy are imported where they are needed: a command that only looks at a store starts at once.
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from knn_ner.retrieval.datastore import Datastore
@@ -34,20 +31,6 @@ KINDS = ("whiten", "svd")
 DAMPING = 1e-2
 # Keys taken at once, in float64.
 FITTED_KEYS = 8192
-
-
-@contextmanager
-def _full_precision(device: "torch.device") -> Iterator[None]:
-    """Products of float32 in float32, whatever the tagger runs in: keys and queries alike."""
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +46,10 @@ class KeyTransform:
 
     def __call__(self, vectors: "Tensor") -> "Tensor":
         """(m, d) float -> (m, D) float32, on the same device."""
+        from knn_ner.products import full_precision
+
         mean, matrix = (part.to(vectors.device) for part in self._parts)
-        with _full_precision(vectors.device):
+        with full_precision(vectors.device, vectors.shape[1]):
             return (vectors.float() - mean) @ matrix
 
     def of_array(self, vectors: np.ndarray) -> np.ndarray:
