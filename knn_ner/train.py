@@ -24,7 +24,6 @@ from knn_ner.cli import (
     non_negative_int,
     positive_float,
     positive_int,
-    positive_proportion,
     proportion,
     run_main,
     say,
@@ -46,6 +45,16 @@ from knn_ner.products import full_precision
 LIGHTNING_PRECISION = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 # What may differ between a run and its resumption without changing what is trained.
 FREE_TO_CHANGE = {"save_path", "resume", "workers", "device", "eval_batch_size", "batch_size"}
+
+
+def scoring_interval(text: str) -> float:
+    """An argparse type: a part of an epoch, above 0, or a whole number of epochs."""
+    value = positive_float(text)
+    if value > 1 and value != int(value):
+        raise argparse.ArgumentTypeError(
+            f"{text} found, a number above 0 and at most 1 or a whole number of epochs expected"
+        )
+    return value
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -95,9 +104,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--val_check_interval",
-        type=positive_proportion,
+        type=scoring_interval,
         default=1.0,
-        help="part of an epoch after which the dev split is scored",
+        help="part of an epoch, or whole epochs, after which the dev split is scored",
     )
     group.add_argument("--save_topk", type=positive_int, default=1, help="best checkpoints to keep")
     group.add_argument(
@@ -153,6 +162,11 @@ def train(settings: argparse.Namespace) -> dict:
     save_path = Path(settings.save_path)
     settings.train_batch_size = settings.train_batch_size or settings.batch_size
     settings.eval_batch_size = settings.eval_batch_size or settings.batch_size
+    if settings.val_check_interval > settings.max_epochs:
+        raise UserError(
+            f"--val_check_interval {settings.val_check_interval:g}: expected at most --max_epochs, "
+            f"{settings.max_epochs}, or the dev split is never scored"
+        )
     corpus_labels = read_labels(Path(settings.data_dir) / "ner_labels.txt")
     corpus = read_corpus(settings.data_dir, settings.file_name, labels=corpus_labels)
     show_corpus(corpus)
@@ -312,7 +326,8 @@ def make_trainer(
         max_epochs=settings.max_epochs,
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val or None,
-        val_check_interval=settings.val_check_interval,
+        val_check_interval=min(settings.val_check_interval, 1.0),
+        check_val_every_n_epoch=max(int(settings.val_check_interval), 1),
         precision=LIGHTNING_PRECISION[precision],
         deterministic="warn" if device.type == "cuda" else True,
         callbacks=callbacks,

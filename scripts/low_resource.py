@@ -10,8 +10,8 @@ tuned on dev.
 A seed's parts are nested: the first sentences of one random order, another for each seed. Dev and test stay
 whole, and a tagger knows all labels, whether its part has them or not. Small parts make few steps in the epochs
 given: each training has as many epochs more as bring it to --min_steps, since few steps, rather than few
-sentences, are what fails in fine-tuning on little data (Mosbach, Andriushchenko and Klakow 2021). Dev chooses
-the epoch.
+sentences, are what fails in fine-tuning on little data (Mosbach, Andriushchenko and Klakow 2021). Dev is scored
+--max_epochs times, and chooses the epoch.
 
 Finished steps are not done again. `low_resource.csv`, `.json`, `.md` and the plot `low_resource` (.png, .svg)
 are written after each seed, of the seeds so far.
@@ -122,11 +122,17 @@ def write_corpus(
     write_text(to / "ner_labels.txt", "\n".join(labels) + "\n")
 
 
-def epochs_of(sentences: int, settings: argparse.Namespace) -> int:
-    """The epochs that a part of so many sentences is trained for."""
+def epochs_of(sentences: int, settings: argparse.Namespace) -> tuple[int, float]:
+    """The epochs that a part of so many sentences is trained for, and after how many dev is scored.
+
+    Dev is scored about as often as in training on all: a small part's epochs are short, and many.
+    """
     batch = settings.train_batch_size or settings.batch_size
     steps = math.ceil(math.ceil(sentences / batch) / settings.accumulate_grad_batches)
-    return max(settings.max_epochs, math.ceil(settings.min_steps / steps))
+    times = math.ceil(math.ceil(settings.min_steps / steps) / settings.max_epochs)
+    if times <= 1:
+        return settings.max_epochs, settings.val_check_interval
+    return times * settings.max_epochs, times
 
 
 def with_settings(settings: argparse.Namespace, **other: object) -> argparse.Namespace:
@@ -149,11 +155,13 @@ def runs_of(corpus: Corpus, settings: argparse.Namespace, seed: int) -> list[See
         part, full = (folder_of(settings, share, what) for what in ("part", "all"))
         data = part / f"corpus-{seed}"
         write_corpus(corpus, train, settings, data)
+        epochs, interval = epochs_of(len(train), settings)
         given = with_settings(
             settings,
             data_dir=str(data),
             save_path=str(part),
-            max_epochs=epochs_of(len(train), settings),
+            max_epochs=epochs,
+            val_check_interval=interval,
         )
         of_part = corpus_id(str(data), settings.file_name)
         runs.append(SeedRun(given, seed, of_part, name, PART_STEPS))

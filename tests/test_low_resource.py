@@ -78,8 +78,9 @@ def test_what_is_stored_and_trained(finished, tiny_corpus):
     }
     assert stored == {"part-020": 60, "all-020": 300, "part-100": 300}
     assert not (finished / "all-100").exists() and not (finished / "all-020/seed-0/model").exists()
-    # 60 sentences are 4 steps of 16: ten epochs for 40 steps. 300 are 19: the four that were given.
-    for name, epochs, steps in (("part-020", 10, 40), ("part-100", 4, 76)):
+    # 60 sentences are 4 steps of 16: ten epochs for 40 steps, and two more so that dev is scored four
+    # times. 300 are 19: the four epochs that were given.
+    for name, epochs, steps in (("part-020", 12, 48), ("part-100", 4, 76)):
         results = read_json(finished / name / "seed-0" / "train_results.json")
         assert (results["epochs"], results["steps"]) == (epochs, steps)
     assert (part / "corpus-0/ner_labels.txt").read_text() == (
@@ -151,3 +152,11 @@ def test_a_share_beyond_all(capsys, given):
         low_resource.main([*map(str, given), "--save_path", "x", "--shares", "150"])
     assert exit_.value.code == 2
     assert "150 found, a percentage above 0 and at most 100 expected" in capsys.readouterr().err
+
+
+def test_a_small_part_has_more_epochs_and_not_more_scorings(given):
+    settings = low_resource.parse_arguments([*map(str, given), "--save_path", "unused"])
+    # 4 epochs asked for, of 16 sentences a step, and at least 40 steps.
+    assert low_resource.epochs_of(200, settings) == (4, 1.0)
+    assert low_resource.epochs_of(40, settings) == (16, 4)
+    assert low_resource.epochs_of(3, settings) == (40, 10)
