@@ -1,6 +1,7 @@
 """Fixtures: the reference data, and corpora, encoders and trained taggers made on the fly."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,11 @@ from knn_ner.synthetic.corpus import write_corpus
 from knn_ner.synthetic.encoder import write_bert_encoder
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# A suite that a shell runs in the background inherits from it that Ctrl-C is ignored, and so would the
+# commands whose answer to Ctrl-C is tested.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
