@@ -9,6 +9,7 @@ import pytest
 from knn_ner import experiment, infer, train, tune
 from knn_ner.evaluation.records import read_counts, read_votes
 from knn_ner.evaluation.significance import f1_of
+from knn_ner.experimenting.page import against_table
 from knn_ner.experimenting.view import View
 from knn_ner.files import read_json
 from knn_ner.retrieval.datastore import Datastore
@@ -262,3 +263,12 @@ def test_the_log_has_the_last_state_of_a_line_that_is_written_over(tmp_path, cap
     view.close()
     assert log.read_text() == "== train\nbuild: 100%\nwarning: look here\n"
     assert capfd.readouterr().err == "seed 3: warning: look here\n"
+
+
+def test_the_mean_over_corpora_stands_below_the_gains_it_is_of():
+    names = {"name": "ours", "other": "theirs", "seeds": 2, "there": 50.0, "here": 51.0, "p": 0.03}
+    lines = [names | {"gain": gain, "interval": [0.1, 2.0]} for gain in (0.5, 1.5)]
+    rows = against_table(lines, {"gain": 1.0, "interval": [0.4, 1.6]}).splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert cells[0][5:7] == ["gain", "95% interval"]
+    assert cells[-1] == ["mean", "", "", "", "", "+1.00", "+0.40 to +1.60", ""]

@@ -120,7 +120,7 @@ def against_table(lines: Sequence[Mapping[str, Any]], mean: Mapping[str, Any] | 
         )
     if mean:
         rows.append(
-            ["mean", "", "", "", f"{mean['gain']:+.2f}", interval_text(mean["interval"]), ""]
+            ["mean", *[""] * 4, f"{mean['gain']:+.2f}", interval_text(mean["interval"]), ""]
         )
     return table(rows)
 
