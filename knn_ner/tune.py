@@ -234,9 +234,10 @@ def agreed(
     known = torch.zeros(len(base), dtype=torch.bool)
     if isinstance(searcher, ExactSearch):
         labels = alignment.stored_labels(base.argmax(-1)).cpu()
+        queries = searcher.checked(hidden).cpu()
         for cover in covers_of(searcher.store, searcher.similarity, expected):
             left = (~known).nonzero()[:, 0]
-            known[left] = cover.unanimous(hidden.cpu().float()[left], labels[left], k)
+            known[left] = cover.unanimous(queries[left], labels[left], k)
     return known
 
 
