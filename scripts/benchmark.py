@@ -2,8 +2,9 @@
 
     python scripts/benchmark.py --data_dir D --file_name F --model_path S/model --datastore_path P [--out FILE]
 
-Prints tables, and writes all numbers as JSON to FILE. Seconds are medians of several runs; a ratio is that of
-two measurements of the same round. The datastore is not changed: indexes are built in a copy of links.
+Prints tables, and writes all numbers as JSON to FILE. Seconds and ratios are medians of several runs; a ratio
+is to the tagger alone just before and just after. The datastore is not changed: indexes are built in a copy of
+links.
 """
 
 import argparse
@@ -58,7 +59,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--temperature", type=positive_float, default=0.05, help="T of exp(similarity / T)"
     )
-    parser.add_argument("--repeats", type=positive_int, default=3, help="runs of each measurement")
+    parser.add_argument("--repeats", type=positive_int, default=5, help="runs of each measurement")
     parser.add_argument(
         "--sentences", type=positive_int, help="tag the first so many sentences alone"
     )
@@ -201,7 +202,8 @@ def table(results: dict) -> str:
         ]
         for row in results["inference"]:
             shown = [row["way"], row["k"], row["knn_weight"], f"{row['seconds']:.2f}"]
-            shown.append(f"{row['ratio']:.3f}")
+            lowest, highest = min(row["ratios"]), max(row["ratios"])
+            shown.append(f"{row['ratio']:.3f} ({lowest:.2f} to {highest:.2f})")
             share = row["searched"]
             shown += [None if share is None else f"{100 * share:.2f}%", row["different_tags"]]
             shown.append(row["megabytes"])

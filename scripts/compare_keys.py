@@ -65,7 +65,7 @@ def measure(kind: str, settings: argparse.Namespace) -> dict:
     how = ["--key_layer", layer, "--key_transform", transform]
     build_datastore.build_datastore(build_datastore.parse_arguments(texts(*common, *how)))
     grid = ["--grid_k", *settings.grid_k, "--grid_temperature", *settings.grid_temperature]
-    grid += ["--similarity", similarity, "--save_path", out]
+    grid += ["--similarity", similarity, "--save_path", out, *["--unseen"] * settings.unseen]
     tuned = tune.tune(tune.parse_arguments(texts(*common, *grid)))
     given = ["--tuning", out / "tuning.json", "--save_path", out]
     results = infer.infer(infer.parse_arguments(texts(*common, *given)))

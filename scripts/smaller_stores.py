@@ -19,7 +19,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from knn_ner import tune
+from knn_ner import sweeping
 from knn_ner.build_datastore import build_datastore
 from knn_ner.build_datastore import parse_arguments as build_arguments
 from knn_ner.cli import Parser, add_data_arguments, add_run_arguments, positive_int, run_main, say
@@ -160,7 +160,7 @@ def curves_of(store: Datastore, part: Uncertain, settings: argparse.Namespace) -
     """F1 over every weight, for each (k, temperature), of a split with a store."""
     searcher = ExactSearch(store, device=choose_device(settings.device))
     alignment = LabelAlignment(store.labels, store.labels)
-    found = tune.neighbours(
+    found = sweeping.neighbours(
         searcher,
         alignment,
         part.rows,
@@ -173,9 +173,9 @@ def curves_of(store: Datastore, part: Uncertain, settings: argparse.Namespace) -
     )
     rows, base, similarities, labels, _, counts = found
     counts = None if store.weights is None else counts
-    retrieved = tune.Retrieved(part.base_labels, rows, base, similarities, labels, {}, counts)
-    sweep = tune.weight_sweep(part.split, part.base_labels)
-    return tune.curves(retrieved, sweep, settings.grid_k, settings.grid_temperature)
+    retrieved = sweeping.Retrieved(part.base_labels, rows, base, similarities, labels, {}, counts)
+    sweep = sweeping.weight_sweep(part.split, part.base_labels)
+    return sweeping.curves(retrieved, sweep, settings.grid_k, settings.grid_temperature)
 
 
 def keys_of(store: Datastore, part: Uncertain) -> torch.Tensor:

@@ -293,6 +293,52 @@ def test_tuning_never_reads_the_test_split(tuned, paths, tiny_corpus, tmp_path):
     assert (tmp_path / "tuning.csv").read_text() == (tuned / "tuning.csv").read_text()
 
 
+def test_tuning_on_sentences_that_are_not_stored(
+    paths, tiny_corpus, datastore, tmp_path, capfd, fails
+):
+    """With --unseen, stored sentences in dev change nothing; without, they are warned of."""
+    store = tmp_path / "datastore"
+    shutil.copytree(datastore, store)
+    paths = (*paths, "--datastore_path", store)
+    grid = ("--grid_k", 1, 64, "--grid_temperature", 0.1, "--device", "cpu")
+
+    def sentences(split: str) -> list[str]:
+        return (tiny_corpus / f"{split}.word.bmes").read_text().strip().split("\n\n")
+
+    def tuned_on(name: str, dev: list[str], *flags: str) -> str:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "dev.word.bmes").write_text("\n\n".join(dev) + "\n")
+        line = (*paths, "--data_dir", folder, "--save_path", folder, *grid, *flags)
+        run_in_process(tune, tune.tune, *line)
+        return (folder / "tuning.csv").read_text()
+
+    train = sentences("train")
+    words = [line.split()[0] for line in train[0].splitlines()]
+    known = {tuple(line.split()[0] for line in each.splitlines()) for each in train}
+    dev = [
+        each
+        for each in sentences("dev")
+        if tuple(line.split()[0] for line in each.splitlines()) not in known
+    ]
+    retagged = "\n".join(f"{word} O" for word in words)
+    alone = tuned_on("alone", dev)
+    assert "in the datastore" not in capfd.readouterr().err
+    mixed = [*train[5:15], *dev, retagged]
+    assert tuned_on("unseen", mixed, "--unseen") == alone
+    assert f"left out: 11 of {len(mixed)} sentences" in capfd.readouterr().err
+    assert tuned_on("mixed", mixed) != alone
+    assert f"dev: 11 of {len(mixed)} sentences are in the datastore" in capfd.readouterr().err
+    (tmp_path / "stored").mkdir()
+    (tmp_path / "stored" / "dev.word.bmes").write_text("\n\n".join(train[:3]) + "\n")
+    line = (*paths, "--data_dir", tmp_path / "stored", "--save_path", tmp_path / "stored")
+    assert fails(tune.main, *line, *grid, "--unseen") == (
+        "error: all 3 sentences are in the datastore, and --unseen leaves them out; tune on other sentences, "
+        "or without --unseen"
+    )
+    assert not (tmp_path / "stored" / "tuning.json").exists()
+
+
 def test_a_store_is_read_with_its_own_model_alone(
     fails, paths, tiny_encoder, tiny_corpus, run, tmp_path
 ):

@@ -15,6 +15,8 @@ from knn_ner.retrieval.vote import check_temperature, vote
 
 # Candidate keys held at once, in float32, while their similarity is computed.
 RESCORED_KEYS = 2048
+# Neighbours, of all queries together, whose votes are counted at once.
+VOTING = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,10 @@ class Searcher(ABC):
         check_temperature(temperature)
         if k == -1:
             return self.vote_all(queries, [temperature])[0]
+        group = max(1, VOTING // max(1, min(k, self.store.entries)))
+        return torch.cat([self._votes(part, k, temperature) for part in queries.split(group)])
+
+    def _votes(self, queries: Tensor, k: int, temperature: float) -> Tensor:
         found = self.search(queries, k)
         labels = self.neighbour_labels(found.indices)
         counts = self.neighbour_weights(found.indices)

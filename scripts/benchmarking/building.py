@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarking.measuring import measured
+from benchmarking.measuring import Measured, measured
 from knn_ner import build_datastore, tune
 from knn_ner.cli import say
 from knn_ner.data.corpus import read_corpus
@@ -30,8 +30,8 @@ def measure_building(settings: argparse.Namespace, tagger: LoadedTagger) -> dict
     built, bare, ratios = [], [], []
     for repeat in range(settings.repeats):
         say(f"building, run {repeat + 1} of {settings.repeats}")
-        with measured() as forward:
-            forward_alone(settings, tagger, chunks)
+        if not bare:
+            bare.append(forward_alone(settings, tagger, chunks))
         with tempfile.TemporaryDirectory(prefix="knn_ner_benchmark.") as folder:
             path = Path(folder) / "datastore"
             how = {
@@ -46,12 +46,12 @@ def measure_building(settings: argparse.Namespace, tagger: LoadedTagger) -> dict
                 )
             store = Datastore.open(path)
         built.append(took)
-        bare.append(forward)
-        ratios.append(took.seconds / forward.seconds)
+        bare.append(forward_alone(settings, tagger, chunks))
+        ratios.append(took.seconds / statistics.mean(each.seconds for each in bare[-2:]))
     seconds = statistics.median(took.seconds for took in built)
     most = [
         took.megabytes - forward.megabytes
-        for took, forward in zip(built, bare, strict=True)
+        for took, forward in zip(built, bare[1:], strict=True)
         if took.megabytes is not None
     ]
     return {
@@ -66,17 +66,18 @@ def measure_building(settings: argparse.Namespace, tagger: LoadedTagger) -> dict
     }
 
 
-def forward_alone(settings: argparse.Namespace, tagger: LoadedTagger, chunks: list) -> None:
+def forward_alone(settings: argparse.Namespace, tagger: LoadedTagger, chunks: list) -> Measured:
     """The encoder and its classifier over the batches that a build makes, and nothing else."""
     device = choose_device(settings.device)
     model = tagger.model.eval().to(device)
-    for chunk in chunks:
-        loader = inference_loader(
-            chunk, tagger.tokenizer.pad_token_id, tagger.max_length, settings.batch_size
-        )
-        with torch.inference_mode():
+    with measured() as took, torch.inference_mode():
+        for chunk in chunks:
+            loader = inference_loader(
+                chunk, tagger.tokenizer.pad_token_id, tagger.max_length, settings.batch_size
+            )
             for batch in loader:
                 model(**{name: tensor.to(device) for name, tensor in batch["inputs"].items()})
+    return took
 
 
 def measure_tuning(settings: argparse.Namespace, path: Path) -> dict:

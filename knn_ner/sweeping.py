@@ -1,0 +1,298 @@
+"""Every k, temperature and knn_weight on a split, from one retrieval."""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from knn_ner.cli import say
+from knn_ner.data.corpus import Sentence, other_positions, read_corpus
+from knn_ner.data.loading import sentence_chunks
+from knn_ner.errors import UserError
+from knn_ner.evaluation.spans import SpanCounter
+from knn_ner.evaluation.sweep import WeightCurve, WeightSweep
+from knn_ner.model.representations import choose_device, represent
+from knn_ner.pipeline import LoadedTagger, Split, load, make_split, show_corpus
+from knn_ner.retrieval.cover import covers_of
+from knn_ner.retrieval.datastore import Datastore
+from knn_ner.retrieval.exact import ExactSearch
+from knn_ner.retrieval.interpolation import LabelAlignment
+from knn_ner.retrieval.manifest import Manifest
+from knn_ner.retrieval.search import Searcher, check_k
+from knn_ner.retrieval.vote import vote_prefixes
+from knn_ner.search_arguments import searcher_for
+from knn_ner.tagging import CHUNK_ROWS, open_datastore
+
+# Pieces whose votes, for every k, are held at once.
+VOTE_ROWS = 4096
+
+
+@dataclass
+class Retrieved:
+    """What one retrieval leaves of a split with R rows.
+
+    base_labels: (R,) the tagger's label ids.
+    rows: (M,) the rows where some neighbour has another label than the tagger gives; no vote changes others.
+    base: (M, L) the tagger's distribution, over its labels and then those that only the datastore has.
+    similarities, labels: (M, k) the neighbours, best first.
+    all_votes: temperature to (M, L), the vote of every stored token, if k = -1 is to be tried.
+    counts: (M, k) how many entries each neighbour stands for; None if each is one.
+    """
+
+    base_labels: np.ndarray
+    rows: np.ndarray
+    base: torch.Tensor
+    similarities: torch.Tensor
+    labels: torch.Tensor
+    all_votes: dict[float, torch.Tensor]
+    counts: torch.Tensor | None = None
+
+
+def retrieve(
+    tagger: LoadedTagger,
+    split: Split,
+    searcher: Searcher,
+    settings: argparse.Namespace,
+    seconds: dict[str, float],
+) -> Retrieved:
+    """Encode a split and search it once, at the largest k of the grid."""
+    finite = [k for k in settings.grid_k if k > 0]
+    everything = -1 in settings.grid_k
+    base_labels = np.zeros(len(split.gold), dtype=np.int64)
+    alignment = LabelAlignment(tagger.labels, searcher.store.labels)
+    device = choose_device(settings.device)
+    parts: list[tuple] = []
+    first = 0
+    with tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="tune") as progress:
+        for chunk in sentence_chunks(split.encoded, CHUNK_ROWS):
+            start = time.perf_counter()
+            batches = []
+            for batch in represent(
+                tagger.model,
+                chunk,
+                pad_id=tagger.tokenizer.pad_token_id,
+                max_length=tagger.max_length,
+                batch_size=settings.batch_size,
+                device=device,
+                precision=settings.precision,
+                workers=settings.workers,
+                recipe=searcher.store.recipe,
+                progress=progress,
+            ):
+                rows = first + batch.rows.numpy()
+                base = alignment.base(batch.logits.softmax(-1))
+                base_labels[rows] = base.argmax(-1).cpu().numpy()
+                kept = split.scored[rows]
+                chosen = torch.from_numpy(kept).to(device)
+                batches.append((rows[kept], base[chosen], batch.keys(chosen)))
+            first += sum(map(len, chunk))
+            searching = time.perf_counter()
+            seconds["encode"] += searching - start
+            rows = np.concatenate([part[0] for part in batches])
+            order = np.argsort(rows)
+            rows = rows[order]
+            base, hidden = (torch.cat([part[i] for part in batches])[order] for i in (1, 2))
+            parts.append(
+                neighbours(
+                    *(searcher, alignment, rows, base, hidden, finite, everything),
+                    *(len(split.gold), settings),
+                )
+            )
+            seconds["search"] += time.perf_counter() - searching
+    rows, base, similarities, labels, votes, counts = zip(*parts, strict=True)
+    return Retrieved(
+        base_labels,
+        np.concatenate(rows),
+        torch.cat(base),
+        torch.cat(similarities),
+        torch.cat(labels),
+        dict(zip(settings.grid_temperature, torch.cat(votes, dim=1), strict=True))
+        if everything
+        else {},
+        None if searcher.store.weights is None else torch.cat(counts),
+    )
+
+
+def neighbours(
+    searcher: Searcher,
+    alignment: LabelAlignment,
+    rows: np.ndarray,
+    base: torch.Tensor,
+    hidden: torch.Tensor,
+    finite: list[int],
+    everything: bool,
+    expected: int,
+    settings: argparse.Namespace,
+) -> tuple:
+    """The neighbours of some rows, without the rows whose neighbours all agree with the tagger.
+
+    Where balls around the keys show that they do, they are not looked for.
+    """
+    if not everything:
+        open_ = ~agreed(searcher, alignment, base, hidden, max(finite), expected)
+        rows, base, hidden = rows[open_.numpy()], base[open_], hidden[open_]
+    labels = torch.zeros(len(rows), 0, dtype=torch.long)
+    similarities = counts = torch.zeros(len(rows), 0)
+    matters = torch.ones(len(rows), dtype=torch.bool)
+    if finite:
+        found = searcher.search(hidden, max(finite))
+        labels = alignment.vote_labels(searcher.neighbour_labels(found.indices))
+        similarities = counts = found.similarities
+        if searcher.store.weights is not None:
+            counts = searcher.neighbour_weights(found.indices)
+        if not everything:
+            matters = (labels != base.argmax(-1, keepdim=True)).any(1).cpu()
+    votes = (
+        alignment.votes(searcher.vote_all(hidden, settings.grid_temperature))
+        if everything
+        else torch.zeros(0, len(rows), base.shape[1])
+    )
+    return (
+        rows[matters.numpy()],
+        base[matters],
+        similarities[matters],
+        labels[matters],
+        votes[:, matters],
+        counts[matters],
+    )
+
+
+def agreed(
+    searcher: Searcher,
+    alignment: LabelAlignment,
+    base: torch.Tensor,
+    hidden: torch.Tensor,
+    k: int,
+    expected: int,
+) -> torch.Tensor:
+    """Which rows' k nearest entries are known to have the tagger's label without a search: (M,) bool.
+
+    expected: how many rows will be asked for, in all.
+    """
+    known = torch.zeros(len(base), dtype=torch.bool)
+    if isinstance(searcher, ExactSearch):
+        labels = alignment.stored_labels(base.argmax(-1)).cpu()
+        queries = searcher.checked(hidden).cpu()
+        for cover in covers_of(searcher.store, searcher.similarity, expected):
+            left = (~known).nonzero()[:, 0]
+            known[left] = cover.unanimous(queries[left], labels[left], k)
+    return known
+
+
+def weight_sweep(split: Split, base_labels: np.ndarray) -> WeightSweep:
+    """What counts the word-level F1 of a split, given the tagger's label ids, (R,)."""
+    return WeightSweep(
+        base_labels,
+        np.repeat(np.arange(len(split.encoded)), np.diff(split.first_rows)),
+        split.decoder,
+        SpanCounter(
+            split.labels,
+            split.scheme,
+            np.array([split.labels.index(tag) for tags in split.word_tags for tag in tags]),
+            np.repeat(np.arange(len(split.sentences)), split.decoder.counts),
+            len(split.sentences),
+        ),
+    )
+
+
+def curves(
+    retrieved: Retrieved, sweep: WeightSweep, grid_k: list[int], grid_temperature: list[float]
+) -> dict[tuple[int, float], WeightCurve]:
+    """The F1 over every knn_weight, for each k and temperature."""
+    found: dict[tuple[int, float], WeightCurve] = {}
+    base = retrieved.base.double().cpu().numpy()
+    ours = base.argmax(-1)
+    counts = retrieved.counts
+    # More than all there are is as much as these; of a pruned store, they are not told by their number.
+    most = retrieved.similarities.shape[1] if counts is None else max(grid_k)
+    finite = sorted({min(k, most) for k in grid_k if k > 0})
+    for temperature in grid_temperature:
+        votes = {k: [] for k in finite}
+        for start in range(0, len(ours), VOTE_ROWS):
+            part = slice(start, start + VOTE_ROWS)
+            for k, vote in zip(
+                finite,
+                vote_prefixes(
+                    retrieved.similarities[part],
+                    retrieved.labels[part],
+                    base.shape[1],
+                    temperature,
+                    finite,
+                    None if counts is None else counts[part],
+                ),
+                strict=True,
+            ):
+                votes[k].append(vote.cpu().numpy())
+        by_k = {k: np.concatenate(parts) for k, parts in votes.items() if parts}
+        if temperature in retrieved.all_votes:
+            by_k[-1] = retrieved.all_votes[temperature].cpu().numpy()
+        for k, vote in by_k.items():
+            differs = vote.argmax(-1) != ours
+            found[k, temperature] = sweep.curve(
+                retrieved.rows[differs], base[differs], vote[differs].astype(np.float64)
+            )
+    return found
+
+
+def sweep_split(
+    settings: argparse.Namespace, name: str
+) -> tuple[Datastore, dict[tuple[int, float], WeightCurve], dict[str, float]]:
+    """Every setting on a split: the datastore, the curves by (k, temperature), and the seconds taken.
+
+    Raises `UserError` for bad input.
+    """
+    for k in settings.grid_k:
+        check_k(k)
+    corpus = read_corpus(settings.data_dir, settings.file_name, splits=(name,))
+    show_corpus(corpus)
+    labels = Manifest.read(Path(settings.datastore_path)).labels
+    labels = [*labels, *other_positions(corpus.splits[name], labels)]
+    tagger = load(settings.model_path, settings.max_length, corpus, labels)
+    store = open_datastore(settings.datastore_path, tagger)
+    searcher = searcher_for(store, settings)
+    split = make_split(corpus, name, tagger.encoding_with([*store.labels, *labels]))
+    stored = held(store, split.sentences)
+    if settings.unseen:
+        split = without(split, stored)
+    elif stored.any():
+        say(
+            f"warning: {name}: {stored.sum()} of {len(stored)} sentences are in the datastore word for word, "
+            "and favour settings that copy from it; --unseen leaves them out"
+        )
+    seconds = {"encode": 0.0, "search": 0.0}
+    retrieved = retrieve(tagger, split, searcher, settings, seconds)
+
+    start = time.perf_counter()
+    sweep = weight_sweep(split, retrieved.base_labels)
+    found = curves(retrieved, sweep, settings.grid_k, settings.grid_temperature)
+    seconds["sweep"] = time.perf_counter() - start
+    return store, found, seconds
+
+
+def held(store: Datastore, sentences: Sequence[Sentence]) -> np.ndarray:
+    """Which sentences the datastore holds word for word: (sentences,) bool."""
+    stored = {tuple(sentence["words"]) for sentence in store.sentences()}
+    return np.array([tuple(sentence.words) in stored for sentence in sentences], dtype=bool)
+
+
+def without(split: Split, left_out: np.ndarray) -> Split:
+    """A split without some of its sentences, (sentences,) bool. Raises `UserError` when none is left."""
+    kept = np.flatnonzero(~left_out)
+    if not len(kept):
+        raise UserError(
+            f"all {len(left_out)} sentences are in the datastore, and --unseen leaves them out; tune on "
+            "other sentences, or without --unseen"
+        )
+    if left_out.any():
+        say(f"left out: {left_out.sum()} of {len(left_out)} sentences, which are in the datastore")
+    return Split(
+        [split.sentences[place] for place in kept],
+        [split.encoded[place] for place in kept],
+        split.labels,
+        split.scheme,
+    )
