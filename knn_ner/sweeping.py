@@ -175,7 +175,7 @@ def agreed(
     expected: how many rows will be asked for, in all.
     """
     known = torch.zeros(len(base), dtype=torch.bool)
-    if isinstance(searcher, ExactSearch):
+    if isinstance(searcher, ExactSearch) and searcher.device.type == "cpu":
         labels = alignment.stored_labels(base.argmax(-1)).cpu()
         queries = searcher.checked(hidden).cpu()
         for cover in covers_of(searcher.store, searcher.similarity, expected):

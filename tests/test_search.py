@@ -78,6 +78,25 @@ def test_neighbours_depend_on_neither_batches_nor_blocks(store, queries, similar
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_keys_that_stay_on_the_device_are_searched_alike(tmp_path, queries, similarity, dtype):
+    # So many that their file is mapped.
+    keys, labels = random_entries(40_000, dim=24, seed=1)
+    store = write_store(tmp_path / "store", keys, labels, cut=40_000, dtype=dtype)
+    mapped, resident = (ExactSearch(store, similarity, resident=stays) for stays in (False, True))
+    found, again = (searcher.search(queries, 20) for searcher in (mapped, resident))
+    assert torch.equal(found.indices, again.indices)
+    assert torch.equal(found.similarities, again.similarities)
+    ours, theirs = (searcher.vote_all(queries, [0.01, 1.0]) for searcher in (mapped, resident))
+    assert torch.equal(ours, theirs)
+    # They did stay: what becomes of the files is seen by the other alone.
+    for path in store.path.glob("shard-*/keys.npy"):
+        np.load(path, mmap_mode="r+")[:] = 0
+    assert torch.equal(resident.search(queries, 20).similarities, found.similarities)
+    assert not torch.equal(mapped.search(queries, 20).similarities, found.similarities)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_equal_keys_tie_exactly_and_come_by_index(tmp_path, similarity):
     # Ten different keys, each stored 60 times in a mixed order: any k cuts through equal keys.
     keys, _ = random_entries(10, dim=384, seed=3)

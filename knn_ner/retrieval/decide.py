@@ -105,7 +105,12 @@ class Decider:
     def covers(self) -> list[Cover]:
         """The covers of the store, if there are any or enough tokens will come for them to be worth making."""
         if self._covers is None:
-            self._covers = covers_of(self.searcher.store, self.searcher.similarity, self.expected)
+            self._covers = []
+            # Balls are asked on the CPU; on an accelerator, a product is sooner done.
+            if self.searcher.device.type == "cpu":
+                self._covers = covers_of(
+                    self.searcher.store, self.searcher.similarity, self.expected
+                )
         return self._covers
 
     def _by_cover(self, number: int, queries: Tensor, base: Tensor) -> Tensor:

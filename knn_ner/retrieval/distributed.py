@@ -117,7 +117,8 @@ class DistributedSearch(ExactSearch):
         *,
         block_keys: int = BLOCK_KEYS,
     ):
-        super().__init__(store, similarity, device, block_keys=block_keys)
+        # Of the whole store each process reads the keys of its own queries' candidates alone.
+        super().__init__(store, similarity, device, block_keys=block_keys, resident=False)
         self.group = group
         borders = part_borders(store.entries, group.size, block_keys)
         first, last = borders[group.rank : group.rank + 2]

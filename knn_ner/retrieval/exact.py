@@ -16,8 +16,11 @@ from knn_ner.retrieval.search import Searcher, SearchResult, best_first
 from knn_ner.retrieval.similarity import norm, product_error
 from knn_ner.retrieval.vote import check_temperature, vote_weights
 
-# Bytes for the scores and candidates of the queries that are taken together; more is not faster.
-WORKING_BYTES = 64 << 20
+# Bytes for the scores and candidates of the queries that are taken together; on a CPU more is not
+# faster, and an accelerator has more to do at once.
+WORKING_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
+# Of an accelerator's free memory, what keys may take to stay there.
+RESIDENT_SHARE = 0.5
 # Keys taken from the store at once.
 BLOCK_KEYS = 8192
 # Keys, evenly over the store, whose scores come first and tell what is worth keeping of the others;
@@ -45,7 +48,10 @@ class ExactSearch(Searcher):
         block_keys: keys taken from the store at once; 4 bytes, and 2 or 4 as stored, for each
             value.
         working_bytes: for the scores and candidates of the queries that are searched together; at
-            least one is.
+            least one is. By default as much as suits the device.
+        resident: whether the keys stay on the device, as they are stored, once they were searched; if
+            not, they come from the memory map each time. By default they stay on a CUDA device, if
+            they fit in half of its free memory, and on a CPU they are where they can be searched.
     """
 
     def __init__(
@@ -55,11 +61,14 @@ class ExactSearch(Searcher):
         device: str | torch.device = "cpu",
         *,
         block_keys: int = BLOCK_KEYS,
-        working_bytes: int = WORKING_BYTES,
+        working_bytes: int | None = None,
+        resident: bool | None = None,
     ):
         super().__init__(store, similarity, device)
         self.block_keys = block_keys
-        self.working_bytes = working_bytes
+        usual = WORKING_BYTES.get(self.device.type, WORKING_BYTES["cpu"])
+        self.working_bytes = working_bytes or usual
+        self._stays = resident
 
     def search(self, queries: Tensor, k: int) -> SearchResult:
         queries = self.checked(queries)
@@ -222,16 +231,57 @@ class ExactSearch(Searcher):
         queries, norms = self._scaled(queries)
         size = min(self.block_keys, self.store.entries)
         # Buffers that stay: fresh ones of this size cost more than the conversion.
-        stored = torch.from_numpy(np.empty((size, self.store.dim), self.store.dtype))
         converted = torch.empty(size, self.store.dim, device=self.device)
         buffer = torch.empty(len(queries) * size, device=self.device)
-        for start, block in self.store.blocks(size):
-            np.copyto(stored.numpy()[: len(block)], block)
-            keys = converted[: len(block)].copy_(stored[: len(block)])
+        for start, block in self._stored_blocks(size):
+            keys = converted[: len(block)].copy_(block)
             scores = buffer[: len(queries) * len(block)].view(len(queries), len(block))
             key_norms = self.store.norms[start : start + len(block)]
             self._multiply(queries, norms, self._scale(keys, key_norms), scores)
             yield start, scores[: len(norms)]
+
+    def _stored_blocks(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        """All keys in order, as they are stored: (start, (keys, dim)), for the moment alone."""
+        if self._resident is None:
+            yield from self._mapped_blocks(size)
+            return
+        for start in range(0, self.store.entries, size):
+            yield start, self._resident[start : start + size]
+
+    def _mapped_blocks(self, size: int) -> Iterator[tuple[int, Tensor]]:
+        """As `_stored_blocks`, from the memory map, always in the same buffer."""
+        buffer = torch.from_numpy(np.empty((size, self.store.dim), self.store.dtype))
+        for start, block in self.store.blocks(size):
+            np.copyto(buffer.numpy()[: len(block)], block)
+            yield start, buffer[: len(block)]
+
+    @cached_property
+    def _resident(self) -> Tensor | None:
+        """All keys on the device, as they are stored, if they are to stay there: (n, dim)."""
+        if not self._keys_stay():
+            return None
+        size = min(self.block_keys, self.store.entries)
+        keys = None
+        for start, block in self._mapped_blocks(size):
+            if keys is None:
+                shape = self.store.entries, self.store.dim
+                keys = torch.empty(shape, dtype=block.dtype, device=self.device)
+            keys[start : start + len(block)] = block
+        return keys
+
+    def _keys_stay(self) -> bool:
+        if self._stays is not None:
+            return self._stays
+        if self.device.type != "cuda":
+            return False
+        free, _ = torch.cuda.mem_get_info(self.device)
+        needed = self.store.entries * self.store.dim * self.store.dtype.itemsize
+        return needed <= RESIDENT_SHARE * free
+
+    def keys_of(self, entries: Tensor) -> Tensor:
+        if self._resident is None:
+            return super().keys_of(entries)
+        return self._resident[entries].float()
 
     def _scaled(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """Queries as they are multiplied, at least `SMALLEST_PRODUCT`, and the norms of those given."""

@@ -13,8 +13,9 @@ from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.similarity import check_similarity, exact_similarity
 from knn_ner.retrieval.vote import check_temperature, vote
 
-# Candidate keys held at once, in float32, while their similarity is computed.
-RESCORED_KEYS = 2048
+# Candidate keys held at once, in float32, while their similarity is computed: what stays in a CPU's
+# cache, and what an accelerator takes in one go.
+RESCORED_KEYS = {"cpu": 1 << 11, "cuda": 1 << 18}
 # Neighbours, of all queries together, whose votes are counted at once.
 VOTING = 1 << 22
 
@@ -130,17 +131,22 @@ class Searcher(ABC):
             return None
         return torch.from_numpy(self.store.weights[indices.cpu().numpy()]).to(self.device)
 
+    def keys_of(self, entries: Tensor) -> Tensor:
+        """Keys of entries: (m,) int64 -> (m, dim) float32, on this index's device."""
+        return torch.from_numpy(self.store.gather(entries.cpu().numpy())).to(self.device).float()
+
     def rescore(self, queries: Tensor, candidates: Tensor) -> SearchResult:
         """Order candidate entries, (q, c) int64, by their exact similarity to (q, dim) queries."""
         candidates = candidates.sort(dim=1).values
         similarities = torch.empty(candidates.shape, device=self.device)
-        step = max(1, RESCORED_KEYS // candidates.shape[1])
+        held = RESCORED_KEYS.get(self.device.type, RESCORED_KEYS["cpu"])
+        step = max(1, held // candidates.shape[1])
         for start in range(0, len(queries), step):
-            rows = candidates[start : start + step].cpu().numpy()
-            keys = torch.from_numpy(self.store.gather(rows.reshape(-1))).to(self.device).float()
-            norms = torch.from_numpy(self.store.norms[rows]).to(self.device)
+            part = candidates[start : start + step]
+            keys = self.keys_of(part.reshape(-1)).view(*part.shape, -1)
+            norms = torch.from_numpy(self.store.norms[part.cpu().numpy()]).to(self.device)
             similarities[start : start + step] = exact_similarity(
-                queries[start : start + step], keys.view(*rows.shape, -1), norms, self.similarity
+                queries[start : start + step], keys, norms, self.similarity
             )
         return best_first(similarities, candidates)
 
