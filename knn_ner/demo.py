@@ -14,8 +14,7 @@ from typing import Any
 
 from knn_ner.cli import Parser, add_run_arguments, run_main, say
 from knn_ner.errors import UserError
-from knn_ner.inference.tagger import KnnTagger
-from knn_ner.search_arguments import add_retrieval_arguments, index_settings
+from knn_ner.search_arguments import add_retrieval_arguments, tagger_for
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -74,19 +73,7 @@ def open_app(settings: argparse.Namespace) -> tuple[Any, str]:
         ) from None
     from knn_ner.demonstration.page import Page
 
-    tagger = KnnTagger.from_pretrained(
-        settings.model_path,
-        settings.datastore_path,
-        k=settings.k,
-        temperature=settings.temperature,
-        knn_weight=settings.knn_weight,
-        similarity=settings.similarity,
-        **index_settings(settings),
-        device=settings.device,
-        max_length=settings.max_length,
-        batch_size=settings.batch_size,
-        precision=settings.precision,
-    )
+    tagger = tagger_for(settings)
     app = build(Page(tagger), settings.allow_edit)
     return app, serve(app, settings.host, settings.port)
 

@@ -21,7 +21,7 @@ from knn_ner.report.page import build_page
 from knn_ner.search_arguments import (
     add_retrieval_arguments,
     add_vote_arguments,
-    index_settings,
+    tagger_for,
 )
 
 # Entries of the datastore that a map shows.
@@ -54,20 +54,7 @@ def explain(settings: argparse.Namespace) -> dict:
     start = time.perf_counter()
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
     show_corpus(corpus)
-    tagger = KnnTagger.from_pretrained(
-        settings.model_path,
-        settings.datastore_path,
-        k=settings.k,
-        temperature=settings.temperature,
-        knn_weight=settings.knn_weight,
-        similarity=settings.similarity,
-        **index_settings(settings),
-        device=settings.device,
-        max_length=settings.max_length,
-        batch_size=settings.batch_size,
-        precision=settings.precision,
-        workers=settings.workers,
-    )
+    tagger = tagger_for(settings)
     writer = collect(tagger, corpus, settings.split, settings.neighbours)
     f1 = {f"{name}_f1": writer.f1(name) for name in ("base", "knn")}
     title = f"{Path(settings.data_dir).resolve().name}, {settings.split}"

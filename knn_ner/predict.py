@@ -27,7 +27,7 @@ from knn_ner.inference.tagger import TEXTS_AT_ONCE, KnnTagger
 from knn_ner.search_arguments import (
     add_retrieval_arguments,
     add_vote_arguments,
-    index_settings,
+    tagger_for,
 )
 
 STANDARD_INPUT = "-"
@@ -155,20 +155,7 @@ def predict(settings: argparse.Namespace) -> int:
     for name in files:
         if name != STANDARD_INPUT and not Path(name).is_file():
             raise UserError(f"{name}: not found, expected a file to read")
-    tagger = KnnTagger.from_pretrained(
-        settings.model_path,
-        settings.datastore_path,
-        k=settings.k,
-        temperature=settings.temperature,
-        knn_weight=settings.knn_weight,
-        similarity=settings.similarity,
-        **index_settings(settings),
-        device=settings.device,
-        max_length=settings.max_length,
-        batch_size=settings.batch_size,
-        precision=settings.precision,
-        workers=settings.workers,
-    )
+    tagger = tagger_for(settings)
     # Whoever types wants an answer to each line.
     typing = STANDARD_INPUT in files and sys.stdin.isatty()
     if typing:

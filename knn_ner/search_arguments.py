@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from knn_ner.cli import positive_int
+from knn_ner.inference.tagger import KnnTagger
 from knn_ner.model.representations import choose_device
 from knn_ner.retrieval.datastore import Datastore
 from knn_ner.retrieval.opening import EXACT, open_searcher
@@ -79,6 +80,20 @@ def searcher_for(store: Datastore, settings: argparse.Namespace) -> Searcher:
         settings.similarity,
         choose_device(settings.device),
         k=most_neighbours(settings),
+        **index_settings(settings),
+    )
+
+
+def tagger_for(settings: argparse.Namespace) -> KnnTagger:
+    """The tagger that the flags of this module, `add_run_arguments` and `--max_length` ask for.
+
+    Raises `UserError` as `KnnTagger.from_pretrained`.
+    """
+    names = ("k", "temperature", "knn_weight", "similarity", "device", "max_length", "batch_size")
+    return KnnTagger.from_pretrained(
+        settings.model_path,
+        settings.datastore_path,
+        **{name: getattr(settings, name) for name in (*names, "precision", "workers")},
         **index_settings(settings),
     )
 
