@@ -2,7 +2,6 @@
 
 import argparse
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from knn_ner.cli import say
-from knn_ner.data.corpus import Sentence, other_positions, read_corpus
+from knn_ner.data.corpus import other_positions, read_corpus
 from knn_ner.data.loading import sentence_chunks
 from knn_ner.errors import UserError
 from knn_ner.evaluation.spans import SpanCounter
@@ -256,14 +255,9 @@ def sweep_split(
     store = open_datastore(settings.datastore_path, tagger)
     searcher = searcher_for(store, settings)
     split = make_split(corpus, name, tagger.encoding_with([*store.labels, *labels]))
-    stored = held(store, split.sentences)
-    if settings.unseen:
-        split = without(split, stored)
-    elif stored.any():
-        say(
-            f"warning: {name}: {stored.sum()} of {len(stored)} sentences are in the datastore word for word, "
-            "and favour settings that copy from it; --unseen leaves them out"
-        )
+    # What is chosen on test, for comparison, is chosen on all that is scored.
+    if name == "dev":
+        split = look_for_stored(split, store, settings.unseen)
     seconds = {"encode": 0.0, "search": 0.0}
     retrieved = retrieve(tagger, split, searcher, settings, seconds)
 
@@ -274,22 +268,25 @@ def sweep_split(
     return store, found, seconds
 
 
-def held(store: Datastore, sentences: Sequence[Sentence]) -> np.ndarray:
-    """Which sentences the datastore holds word for word: (sentences,) bool."""
-    stored = {tuple(sentence["words"]) for sentence in store.sentences()}
-    return np.array([tuple(sentence.words) in stored for sentence in sentences], dtype=bool)
+def look_for_stored(split: Split, store: Datastore, unseen: bool) -> Split:
+    """The dev split, without the sentences that the datastore holds word for word if `unseen`; else told of.
 
-
-def without(split: Split, left_out: np.ndarray) -> Split:
-    """A split without some of its sentences, (sentences,) bool. Raises `UserError` when none is left."""
-    kept = np.flatnonzero(~left_out)
-    if not len(kept):
+    Raises `UserError` when none is left.
+    """
+    known = {tuple(sentence["words"]) for sentence in store.sentences()}
+    stored = np.array([tuple(sentence.words) in known for sentence in split.sentences], dtype=bool)
+    count = f"dev: {stored.sum()} of {len(stored)} sentences are in the datastore word for word"
+    if not stored.any():
+        return split
+    if not unseen:
+        say(f"warning: {count}, and favour settings that copy from it; --unseen leaves them out")
+        return split
+    if stored.all():
         raise UserError(
-            f"all {len(left_out)} sentences are in the datastore, and --unseen leaves them out; tune on "
-            "other sentences, or without --unseen"
+            f"{count}, and --unseen leaves them out; tune on other sentences, or without --unseen"
         )
-    if left_out.any():
-        say(f"left out: {left_out.sum()} of {len(left_out)} sentences, which are in the datastore")
+    say(f"{count}, and left out")
+    kept = np.flatnonzero(~stored)
     return Split(
         [split.sentences[place] for place in kept],
         [split.encoded[place] for place in kept],
