@@ -13,6 +13,8 @@ given: each training has as many epochs more as bring it to --min_steps, since f
 sentences, are what fails in fine-tuning on little data (Mosbach, Andriushchenko and Klakow 2021). Dev is scored
 --max_epochs times, and chooses the epoch.
 
+With --taggers another such run's taggers are taken, so that other keys are compared on the same ones.
+
 Finished steps are not done again. `low_resource.csv`, `.json`, `.md` and the plot `low_resource` (.png, .svg)
 are written after each seed, of the seeds so far.
 """
@@ -91,9 +93,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=300,
         help="of each training: a small part gets as many epochs more",
     )
+    parser.add_argument(
+        "--taggers",
+        metavar="S0",
+        help="folder of another such run whose taggers are taken in place of training: other keys, the same "
+        "taggers",
+    )
     add_experiment_arguments(parser)
     settings = parser.parse_args(argv)
-    settings.taggers = None
     settings.shares = sorted(set(settings.shares))
     settings.seeds = list(dict.fromkeys(settings.seeds))
     return settings
@@ -153,6 +160,11 @@ def runs_of(corpus: Corpus, settings: argparse.Namespace, seed: int) -> list[See
         name = f"seed {seed}, {share:g}%"
         train = part_of(corpus.splits["train"], share, seed)
         part, full = (folder_of(settings, share, what) for what in ("part", "all"))
+        taggers = None
+        if settings.taggers:
+            taggers = str(
+                folder_of(with_settings(settings, save_path=settings.taggers), share, "part")
+            )
         data = part / f"corpus-{seed}"
         write_corpus(corpus, train, settings, data)
         epochs, interval = epochs_of(len(train), settings)
@@ -160,6 +172,7 @@ def runs_of(corpus: Corpus, settings: argparse.Namespace, seed: int) -> list[See
             settings,
             data_dir=str(data),
             save_path=str(part),
+            taggers=taggers,
             max_epochs=epochs,
             val_check_interval=interval,
         )
@@ -167,7 +180,7 @@ def runs_of(corpus: Corpus, settings: argparse.Namespace, seed: int) -> list[See
         runs.append(SeedRun(given, seed, of_part, name, PART_STEPS))
         runs[-1].check()
         if share < 100:
-            given = with_settings(settings, save_path=str(full), taggers=str(part))
+            given = with_settings(settings, save_path=str(full), taggers=taggers or str(part))
             runs.append(SeedRun(given, seed, whole, f"{name}, all stored", FULL_STEPS))
     return runs
 

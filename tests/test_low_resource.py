@@ -109,6 +109,27 @@ def test_another_seed_is_added(finished, given, capfd):
     assert first.read_text() != second.read_text()
 
 
+def test_other_keys_on_the_same_taggers(finished, given, tmp_path, fails):
+    keys = ("--key_transform", "whiten", "--similarity", "l2")
+    line = (*given, "--seeds", 0, "--save_path", tmp_path, "--taggers", finished, *keys)
+    low_resource.main([str(part) for part in line])
+    assert not list(tmp_path.glob("*/seed-0/model"))
+    for name in ("part-020", "all-020", "part-100"):
+        ours, theirs = (folder / name / "seed-0" for folder in (tmp_path, finished))
+        assert Datastore.open(ours / "datastore").recipe.transform is not None
+        assert Datastore.open(theirs / "datastore").recipe.transform is None
+        base, same = (
+            read_json(each / "test" / "knn_results.json")["base"] for each in (ours, theirs)
+        )
+        assert base == same
+    nowhere = (*given, "--seeds", 0, "--save_path", tmp_path / "new", "--taggers", tmp_path)
+    missing = tmp_path / "part-020/seed-0/train_results.json"
+    assert fails(low_resource.main, *nowhere) == (
+        f"error: {missing}: not found, but --taggers names this folder; train there first, or leave out this "
+        "seed"
+    )
+
+
 def test_from_which_share_on():
     def rows(*means):
         return [{"percent": n, "x": {"mean": mean}} for n, mean in enumerate(means)]
