@@ -5,7 +5,7 @@
 #
 # writes everything below SAVE_PATH (default outputs/low_resource), at the end low_resource.md, .csv, .json and the
 # plot .png and .svg. What is finished is not done again. SEEDS (default "0 1 2"); flags of training, of the keys
-# and of the grid can follow, as for knn_ner.experiment, and --shares, --min_steps.
+# and of the grid can follow, as for knn_ner.experiment, and --shares, --min_steps, --taggers.
 source "$(dirname "$0")/environment.sh"
 make_environment "$REQUIREMENTS"
 
