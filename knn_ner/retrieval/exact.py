@@ -189,12 +189,21 @@ class ExactSearch(Searcher):
             without = torch.zeros(len(queries), 0, dtype=torch.int64)
         without = without.to(self.device)
         group = max(1, self.working_bytes // (8 * self.block_keys))
+        # There before the buffers of a group: a result that is left where they were, and keeps them from being
+        # used again, costs 30 MB for each.
+        weights = torch.empty(
+            len(temperatures),
+            len(queries),
+            len(self.store.labels),
+            dtype=torch.float64,
+            device=self.device,
+        )
         with full_precision(self.device, self.store.dim):
-            weights = [
-                self._weigh(_padded(part), temperatures, left_out)[:, : len(part)]
-                for part, left_out in zip(queries.split(group), without.split(group), strict=True)
-            ]
-        return torch.cat(weights, dim=1)
+            for start in range(0, len(queries), group):
+                part = slice(start, start + group)
+                found = self._weigh(_padded(queries[part]), temperatures, without[part])
+                weights[:, part] = found[:, : len(queries[part])]
+        return weights
 
     def _weigh(self, queries: Tensor, temperatures: Sequence[float], without: Tensor) -> Tensor:
         num_labels = len(self.store.labels)
