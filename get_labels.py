@@ -5,12 +5,16 @@
 makes `D/ner_labels.txt`: one tag a line, `O` first, then by type and position.
 """
 
+import logging
 from pathlib import Path
 
-from knn_ner.cli import Parser, run_main, say
 from knn_ner.data.corpus import read_corpus
 from knn_ner.data.tags import sort_labels
-from knn_ner.files import write_text
+from knn_ner.settings import CorpusSettings
+from knn_ner.utils.command import read_command, run_main
+from knn_ner.utils.files import write_text
+
+logger = logging.getLogger("knn_ner.get_labels")
 
 
 def write_labels(data_dir: str | Path, file_name: str) -> list[str]:
@@ -22,8 +26,7 @@ def write_labels(data_dir: str | Path, file_name: str) -> list[str]:
     Raises `UserError` for anything that the reader refuses.
     """
     corpus = read_corpus(data_dir, file_name)
-    for line in corpus.describe():
-        say(line)
+    corpus.report()
     tags = {
         split: {tag for sentence in sentences for tag in sentence.tags}
         for split, sentences in corpus.splits.items()
@@ -34,29 +37,23 @@ def write_labels(data_dir: str | Path, file_name: str) -> list[str]:
     unseen = [label for label in labels if label not in tags["train"] and label != "O"]
     if unseen:
         where = " and ".join(split for split in ("dev", "test") if tags[split] & set(unseen))
-        say(
-            f"warning: {len(unseen)} of {len(labels)} labels occur only in {where}, so that no "
+        logger.warning(
+            f"{len(unseen)} of {len(labels)} labels occur only in {where}, so that no "
             f"tagger can learn them: {', '.join(unseen)}"
         )
-    say(f"{path}: {len(labels)} labels")
+    logger.info(f"{path}: {len(labels)} labels")
     return labels
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    parser = Parser("Write D/ner_labels.txt: one tag a line, O first.", prog="python get_labels.py")
-    parser.add_argument(
-        "--data-dir", "--data_dir", required=True, metavar="D", help="corpus folder"
+    """Run the command line."""
+    settings = read_command(
+        CorpusSettings,
+        argv,
+        "Write D/ner_labels.txt: one tag a line, O first.",
+        "python get_labels.py",
     )
-    parser.add_argument(
-        "--file-name",
-        "--file_name",
-        required=True,
-        metavar="F",
-        help="ending of the corpus files: `word.bmes` for train.word.bmes",
-    )
-    arguments = parser.parse_args(argv)
-    write_labels(arguments.data_dir, arguments.file_name)
+    write_labels(settings.data_dir, settings.file_name)
 
 
 if __name__ == "__main__":

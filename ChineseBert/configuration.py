@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
 
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
 
 CLASSIFIERS = ("linear", "mlp")
 

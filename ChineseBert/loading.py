@@ -21,8 +21,8 @@ from ChineseBert.configuration import ChineseBertConfig
 from ChineseBert.modeling import ChineseBertForTokenClassification
 from ChineseBert.pinyin import PINYIN_MAP, PINYIN_TO_TENSOR, TABLE_FOLDER, read_letters
 from ChineseBert.tokenization import ChineseBertTokenizer
-from knn_ner.errors import UserError
-from knn_ner.files import read_json
+from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from transformers.utils import can_return_tuple
 
 from ChineseBert.configuration import ChineseBertConfig
 from ChineseBert.pinyin import PINYIN_LENGTH
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
 
 
 class PinyinEmbeddings(nn.Module):

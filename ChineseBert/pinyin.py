@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from knn_ner.errors import UserError
-from knn_ner.files import read_json, write_json
+from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import read_json, write_json
 
 PINYIN_LENGTH = 8
 PYPINYIN_VERSION = "0.38.1"

@@ -16,7 +16,7 @@ from ChineseBert.pinyin import (
     TABLE_FOLDER,
     PinyinTable,
 )
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
 
 
 class ChineseBertTokenizer(BertTokenizer):

@@ -7,7 +7,7 @@ tagger = KnnTagger.from_pretrained("S/model", datastore="P")
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from knn_ner.inference.tagger import KnnTagger
+    from knn_ner.tagging.knn_tagger import KnnTagger
 
 __all__ = ["KnnTagger"]
 
@@ -15,7 +15,7 @@ __all__ = ["KnnTagger"]
 def __getattr__(name: str) -> Any:
     # Loaded when it is asked for: it takes torch and transformers, which not every command needs.
     if name == "KnnTagger":
-        from knn_ner.inference.tagger import KnnTagger
+        from knn_ner.tagging.knn_tagger import KnnTagger
 
         return KnnTagger
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,38 +6,46 @@ The index lies in the store's folder. Commands that retrieve take it with `--ind
 search stays exact. After sentences were added, the same command takes them in.
 """
 
-import argparse
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from knn_ner.cli import Parser, run_main, say
-from knn_ner.retrieval.faiss_build import Built, build_index
-from knn_ner.retrieval.similarity import SIMILARITIES
+from knn_ner.settings import Similarity
+from knn_ner.utils.arguments import flag
+from knn_ner.utils.command import read_command, run_main
+
+if TYPE_CHECKING:
+    from knn_ner.search.faiss_build import Built
+
+logger = logging.getLogger("knn_ner.build_index")
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line of `python -m knn_ner.build_index`."""
-    parser = Parser(
+@dataclass(frozen=True, kw_only=True)
+class BuildIndexSettings:
+    """The settings of `python -m knn_ner.build_index`."""
+
+    datastore_path: str = flag(metavar="P")
+    """the datastore"""
+    index: str = flag("auto", metavar="NAME")
+    """a string of faiss's index_factory: Flat, HNSW32, IVF4096,Flat, IVF4096,PQ48, PCA64,IVF1024,Flat, ...; auto:
+    IVF with as many lists as fit the store, in float16"""
+    similarity: Similarity = flag("cosine")
+    """similarity of two hidden states that the index is searched by; l2 is minus the squared distance"""
+    seed: int = flag(0)
+    """random seed of the keys to train on"""
+
+
+def parse_arguments(argv: list[str] | None = None) -> BuildIndexSettings:
+    """Read the command line of `python -m knn_ner.build_index`."""
+    return read_command(
+        BuildIndexSettings,
+        argv,
         "Build a FAISS index of a datastore, or take in what was added since.",
-        prog="python -m knn_ner.build_index",
+        "python -m knn_ner.build_index",
     )
-    parser.add_argument("--datastore_path", required=True, metavar="P", help="the datastore")
-    parser.add_argument(
-        "--index",
-        default="auto",
-        metavar="NAME",
-        help="a string of faiss's index_factory: Flat, HNSW32, IVF4096,Flat, IVF4096,PQ48, "
-        "PCA64,IVF1024,Flat, ...; auto: IVF with as many lists as fit the store, in float16",
-    )
-    parser.add_argument(
-        "--similarity",
-        choices=SIMILARITIES,
-        default="cosine",
-        help="of two hidden states, as it will be searched by",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="draws the keys to train on")
-    return parser.parse_args(argv)
 
 
-def tell(built: Built, path: str) -> str:
+def tell(built: "Built", path: str) -> str:
     """What became of an index, in one line."""
     record = built.record
     what = f'{path}: index "{record.index}" ({record.similarity})'
@@ -50,11 +58,14 @@ def tell(built: Built, path: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     settings = parse_arguments(argv)
+    # Imported here, as torch takes seconds that `--help` need not wait.
+    from knn_ner.search.faiss_build import build_index
+
     built = build_index(settings.datastore_path, settings.index, settings.similarity, settings.seed)
     if built.reason:
-        say(f"{settings.datastore_path}: built anew, as {built.reason}")
+        logger.info(f"{settings.datastore_path}: built anew, as {built.reason}")
     print(tell(built, settings.datastore_path))
 
 

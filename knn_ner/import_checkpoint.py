@@ -6,171 +6,47 @@ writes `S/model/`, as `knn_ner.train` does. B is the encoder that the tagger was
 `ner_labels.txt` it was trained with.
 """
 
-import argparse
-from collections.abc import Sequence
-from pathlib import Path
+import logging
+from typing import Any
 
-from transformers import PreTrainedModel
+from knn_ner.settings import ImportSettings
+from knn_ner.utils.command import read_command, run_main
+from knn_ner.utils.text import some
 
-from ChineseBert import ChineseBertConfig
-from knn_ner.cli import Parser, run_main, say
-from knn_ner.data.encoding import PIECE_LABELS, UNITS
-from knn_ner.data.tags import OUTSIDE, read_labels
-from knn_ner.errors import UserError
-from knn_ner.model.backbone import load_encoder, load_tokenizer, save_tagger
-from knn_ner.model.lightning_checkpoint import LightningCheckpoint, read_lightning_checkpoint
-from knn_ner.pipeline import CONFIG_KEY
-
-# The published code's own name for how tokens are joined, `--language`.
-UNITS_OF_LANGUAGE = {"zh": "characters", "en": "words"}
+logger = logging.getLogger("knn_ner.import_checkpoint")
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line of `python -m knn_ner.import_checkpoint`."""
-    parser = Parser(
+def parse_arguments(argv: list[str] | None = None) -> ImportSettings:
+    """Read the command line of `python -m knn_ner.import_checkpoint`."""
+    return read_command(
+        ImportSettings,
+        argv,
         "Turn a Lightning checkpoint of other code into S/model, for building and inference.",
-        prog="python -m knn_ner.import_checkpoint",
+        "python -m knn_ner.import_checkpoint",
     )
-    parser.add_argument(
-        "--checkpoint", required=True, metavar="X.ckpt", help="weights under `model.`"
-    )
-    parser.add_argument(
-        "--bert_path",
-        required=True,
-        metavar="B",
-        help="the encoder it was trained from: a hub name or a folder",
-    )
-    parser.add_argument(
-        "--labels",
-        required=True,
-        metavar="L",
-        help="the ner_labels.txt it was trained with, in that order",
-    )
-    parser.add_argument("--save_path", required=True, metavar="S", help="folder for `model`")
-    parser.add_argument(
-        "--units",
-        choices=("auto", *UNITS),
-        default="auto",
-        help="what a token is: characters are joined without spaces; auto: characters for ChineseBERT, "
-        "else by the language in the checkpoint's hyper-parameters",
-    )
-    parser.add_argument(
-        "--piece_labels",
-        choices=PIECE_LABELS,
-        default="published",
-        help="how its training labelled word pieces; published: each carries a label",
-    )
-    return parser.parse_args(argv)
 
 
-def import_checkpoint(settings: argparse.Namespace) -> dict:
-    """Write `S/model/`; returns the numbers of weights and labels, the units, and the names not used.
+def import_checkpoint(settings: ImportSettings) -> dict[str, Any]:
+    """Write `S/model/` from a checkpoint.
 
-    Raises `UserError` for bad input; then nothing is written.
+    Returns:
+        The numbers of weights and labels, the units, and the names of weights that are not used.
+
+    Raises:
+        UserError: for bad input; then nothing is written.
     """
-    checkpoint = read_lightning_checkpoint(settings.checkpoint)
-    labels = read_labels(Path(settings.labels), any_order=True)
-    check_classifier(checkpoint, labels, settings)
-    put_outside_first(checkpoint, labels)
-    tokenizer = load_tokenizer(settings.bert_path)
-    model = load_encoder(settings.bert_path, labels, checkpoint.classifier)
-    unused = [*checkpoint.unused, *fill(model, checkpoint, settings)]
-    units = choose_units(settings.units, model, checkpoint)
-    setattr(model.config, CONFIG_KEY, {"units": units, "piece_labels": settings.piece_labels})
-    save_tagger(Path(settings.save_path) / "model", model, tokenizer)
-    return {
-        "weights": len(model.state_dict()),
-        "labels": len(labels),
-        "units": units,
-        "unused": unused,
-    }
+    # Imported here, as torch takes seconds that `--help` need not wait.
+    from knn_ner.model.import_tagger import import_tagger
 
-
-def check_classifier(
-    checkpoint: LightningCheckpoint, labels: Sequence[str], settings: argparse.Namespace
-) -> None:
-    """Raise `UserError` when the classifier is unknown, or is for another number of labels."""
-    if checkpoint.num_labels is None:
-        there = [name for name in checkpoint.weights if name.startswith("classifier")]
-        raise UserError(
-            f"{settings.checkpoint}: classifier with {', '.join(there) or 'no weights'} found, expected "
-            "a linear one, or ChineseBERT's dense, tanh, dense"
-        )
-    if checkpoint.num_labels != len(labels):
-        raise UserError(
-            f"{settings.labels}: {len(labels)} labels found, expected {checkpoint.num_labels} as in the "
-            f"classifier of {settings.checkpoint}; give the ner_labels.txt that it was trained with"
-        )
-
-
-def put_outside_first(checkpoint: LightningCheckpoint, labels: list[str]) -> None:
-    """Bring `O` to the front of the labels and of the classifier's rows, in place.
-
-    The published get_labels.py writes labels as they come in the training file; here `O` is first.
-    """
-    place = labels.index(OUTSIDE)
-    labels.insert(0, labels.pop(place))
-    order = [place, *(index for index in range(len(labels)) if index != place)]
-    for name in checkpoint.last_layer:
-        checkpoint.weights[name] = checkpoint.weights[name][order]
-
-
-def fill(
-    model: PreTrainedModel, checkpoint: LightningCheckpoint, settings: argparse.Namespace
-) -> list[str]:
-    """Give a model the checkpoint's weights; returns the names that it has no place for.
-
-    Raises `UserError` when a weight is missing or has another shape.
-    """
-    own = model.state_dict()
-    missing = [name for name in own if name not in checkpoint.weights]
-    if missing:
-        raise UserError(
-            f"{settings.checkpoint}: {len(missing)} of {len(own)} weights missing "
-            f"({some(missing)}), expected a tagger on {settings.bert_path}; give the encoder that it "
-            "was trained from"
-        )
-    for name, tensor in own.items():
-        found = checkpoint.weights[name].shape
-        if found != tensor.shape:
-            raise UserError(
-                f"{settings.checkpoint}: {name} of shape {tuple(found)} found, expected "
-                f"{tuple(tensor.shape)} as in {settings.bert_path}; give the encoder that it was "
-                "trained from"
-            )
-    model.load_state_dict({name: checkpoint.weights[name] for name in own})
-    return [name for name in checkpoint.weights if name not in own]
-
-
-def choose_units(wanted: str, model: PreTrainedModel, checkpoint: LightningCheckpoint) -> str:
-    """What a token is, from what the checkpoint says of itself.
-
-    Raises `UserError` when it says nothing.
-    """
-    if wanted != "auto":
-        return wanted
-    if model.config.model_type == ChineseBertConfig.model_type:
-        return "characters"
-    language = checkpoint.settings.get("language")
-    if language not in UNITS_OF_LANGUAGE:
-        raise UserError(
-            f"--units auto: no language in the checkpoint's hyper-parameters; give --units "
-            f"{' or '.join(UNITS)}"
-        )
-    return UNITS_OF_LANGUAGE[language]
-
-
-def some(names: Sequence[str], shown: int = 8) -> str:
-    """The first names, and that there are more."""
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+    return import_tagger(settings)
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     settings = parse_arguments(argv)
     imported = import_checkpoint(settings)
-    say("missing: none of the tagger's weights")
-    say(f"unused: {some(imported['unused']) or 'none'}")
+    logger.info("missing: none of the tagger's weights")
+    logger.info(f"unused: {some(imported['unused']) or 'none'}")
     print(
         f"{settings.save_path}/model: the tagger; {imported['weights']} weights, "
         f"{imported['labels']} labels, tokens are {imported['units']}"

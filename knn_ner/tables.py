@@ -6,37 +6,48 @@ finds every `knn_results.json` below `outputs`, prints the tables, and writes th
 `tables.csv` there.
 """
 
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
-from knn_ner.cli import Parser, run_main, say
-from knn_ner.evaluation.tables import collect_results, make_lines, to_csv, to_markdown
-from knn_ner.files import write_text
+from knn_ner.utils.arguments import flag
+from knn_ner.utils.command import read_command, run_main
+
+logger = logging.getLogger("knn_ner.tables")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablesSettings:
+    """The settings of `python -m knn_ner.tables`."""
+
+    runs: str = flag("outputs", metavar="DIR")
+    """folder that holds the results"""
+    out: str | None = flag(None, metavar="DIR")
+    """folder for tables.md and tables.csv (if not given: that of --runs)"""
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command line."""
-    parser = Parser(
+    """Run the command line."""
+    settings = read_command(
+        TablesSettings,
+        argv,
         "Print and write the paper's five tables: published and measured side by side.",
-        prog="python -m knn_ner.tables",
+        "python -m knn_ner.tables",
     )
-    parser.add_argument(
-        "--runs", default="outputs", metavar="DIR", help="folder that holds the results"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder for tables.md and tables.csv (default: that of --runs)"
-    )
-    arguments = parser.parse_args(argv)
-    results, notes = collect_results(arguments.runs)
+    from knn_ner.experiment.paper_tables import collect_results, make_lines, to_csv, to_markdown
+    from knn_ner.utils.files import write_text
+
+    results, notes = collect_results(settings.runs)
     for note in notes:
-        say(note)
-    say(f"{arguments.runs}: {len(results)} results")
+        logger.info(note)
+    logger.info(f"{settings.runs}: {len(results)} results")
     lines = make_lines(results)
     markdown = to_markdown(lines)
-    out = Path(arguments.out or arguments.runs)
+    out = Path(settings.out or settings.runs)
     write_text(out / "tables.md", markdown)
     write_text(out / "tables.csv", to_csv(lines))
     print(markdown, end="")
-    say(f"written: {out / 'tables.md'}, {out / 'tables.csv'}")
+    logger.info(f"written: {out / 'tables.md'}, {out / 'tables.csv'}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,6 @@ for name in SOURCE TARGETS BERT_PATH; do
 done
 read -ra targets <<< "$TARGETS"
 read -ra retrain <<< "${RETRAIN-both alone}"
-exec .venv/bin/python scripts/domain.py --data "${DATA:-data}" --source "$SOURCE" --targets "${targets[@]}" \
+exec .venv/bin/python scripts/studies/domain.py --data "${DATA:-data}" --source "$SOURCE" --targets "${targets[@]}" \
     --retrain "${retrain[@]}" --file_name "${FILE_NAME:-word.bmes}" --bert_path "$BERT_PATH" \
     --save_path "${SAVE_PATH:-outputs/domain}" -- "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How much training data kNN saves: taggers of 5 to 100 percent of the sentences, alone and with datastores.
 #
-#   DATA_DIR=D FILE_NAME=F BERT_PATH=B bash scripts/low_resource.sh [flags of scripts/low_resource.py]
+#   DATA_DIR=D FILE_NAME=F BERT_PATH=B bash scripts/low_resource.sh [flags of scripts/studies/low_resource.py]
 #
 # writes everything below SAVE_PATH (default outputs/low_resource), at the end low_resource.md, .csv, .json and the
 # plot .png and .svg. What is finished is not done again. SEEDS (default "0 1 2"); flags of training, of the keys
@@ -17,5 +17,5 @@ for name in DATA_DIR FILE_NAME BERT_PATH; do
 done
 read -ra seeds <<< "${SEEDS:-0 1 2}"
 [ -f "$DATA_DIR/ner_labels.txt" ] || .venv/bin/python get_labels.py --data-dir "$DATA_DIR" --file-name "$FILE_NAME"
-exec .venv/bin/python scripts/low_resource.py --data_dir "$DATA_DIR" --file_name "$FILE_NAME" \
+exec .venv/bin/python scripts/studies/low_resource.py --data_dir "$DATA_DIR" --file_name "$FILE_NAME" \
     --bert_path "$BERT_PATH" --save_path "${SAVE_PATH:-outputs/low_resource}" --seeds "${seeds[@]}" "$@"

@@ -24,7 +24,7 @@ done
 [ ${#rows[@]} -gt 0 ] || fail "no row given, expected all, a dataset or a folder of scripts"
 [ -z "$(given seed "")" ] || fail "--seed found; every seed has a folder of its own: set SEEDS"
 (cd "$root" && make_environment "$REQUIREMENTS")
-folders=$(DRY_RUN="" run -m knn_ner.reference.rows "${rows[@]}")
+folders=$(DRY_RUN="" run -m knn_ner.experiment.rows "${rows[@]}")
 for name in DATA_DIR BERT_PATH; do
     [ -z "${!name:-}" ] || echo "warning: $name=${!name}: every row is run with it" >&2
 done

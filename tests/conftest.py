@@ -12,10 +12,14 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from get_labels import write_labels
-from knn_ner.cli import run_main
 from knn_ner.data.corpus import read_corpus
 from knn_ner.synthetic.corpus import write_corpus
 from knn_ner.synthetic.encoder import write_bert_encoder
+from knn_ner.utils.command import run_main
+from knn_ner.utils.messages import show_messages
+
+# Tests read the messages of functions that they call without a command line.
+show_messages()
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from knn_ner.distributed import ending_together
-from knn_ner.group import Group
+from knn_ner.parallel.launch import ending_together
+from knn_ner.parallel.process_group import Group
 
 # Forked, as the workers of a data loader are: another interpreter would load torch for seconds.
 FORK = multiprocessing.get_context("fork")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from knn_ner.retrieval.datastore import Datastore
-from knn_ner.retrieval.writer import DatastoreWriter
+from knn_ner.datastore.reader import Datastore
+from knn_ner.datastore.writer import DatastoreWriter
 
 LABELS = ["O", "B-PER", "M-PER", "E-PER", "S-LOC"]
 
@@ -16,7 +16,7 @@ def open_writer(path: Path, keys: np.ndarray, cut: int, **settings) -> Datastore
         "dim": keys.shape[1],
         "dtype": "float32",
         "labels": LABELS,
-        "made_with": {"model": "m1", "layer": "last"},
+        "provenance": {"model": "m1", "layer": "last"},
         "fingerprint": "build 1",
         "shards": -(-len(keys) // cut),
     }

@@ -5,6 +5,7 @@ sentence. Only tab and space separate columns: other white space, such as U+3000
 """
 
 import codecs
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,9 @@ from knn_ner.data.tags import (
     is_tag,
     position_and_type,
 )
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "dev", "test")
 DOCUMENT_START = "-DOCSTART-"
@@ -54,6 +57,11 @@ class Corpus:
     scheme: Scheme
     found: str
     malformed: dict[str, int] = field(default_factory=dict)
+
+    def report(self) -> None:
+        """Log what was read."""
+        for line in self.describe():
+            logger.info(line)
 
     def describe(self) -> list[str]:
         """What a user should know of what was read, a line each."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from knn_ner.data.corpus import Sentence
 from knn_ner.data.tags import OUTSIDE, position_and_type, scheme_of_labels
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
 
 IGNORED = -100  # the target that torch's cross entropy leaves out
 PIECE_LABELS = ("published", "first")
@@ -165,6 +165,10 @@ class Encoding:
                 else (index, index)
             )
         return later
+
+    def over(self, labels: Sequence[str]) -> "Encoding":
+        """The same encoding over another label list."""
+        return Encoding(self.tokenizer, labels, self.piece_labels, self.units)
 
     def encode(self, sentences: Sequence[Sentence]) -> list[EncodedSentence]:
         """Encode sentences whose tags are all in the label list."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
 
 OUTSIDE = "O"
 ACCEPTED = "O, or B- I- M- E- S- and a type, in the schemes BIO, IOB1, IOBES/BIOES or BMES"

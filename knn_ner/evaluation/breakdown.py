@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from knn_ner.evaluation.records import SYSTEMS
+from knn_ner.data.spans import Span, word_spans
+from knn_ner.evaluation.prediction_files import SYSTEMS
 from knn_ner.evaluation.significance import f1_of, gain_interval, gains
-from knn_ner.evaluation.spans import Span, word_spans
 
 SEEN, OTHER_TYPE, UNSEEN = "seen", "seen with another type", "unseen"
 DIMENSIONS = ("type", "length", "form in training", "times in training")

@@ -7,7 +7,7 @@ import numpy as np
 from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2, IOBES
 
-from knn_ner.evaluation.spans import (
+from knn_ner.data.spans import (
     Span,
     conlleval_tags,
     published_spans,

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from knn_ner.errors import UserError
 from knn_ner.evaluation.plotting import (
     FULL,
     GREY,
@@ -19,6 +18,7 @@ from knn_ner.evaluation.plotting import (
     new_figure,
     note,
 )
+from knn_ner.utils.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knn_ner.files import write_bytes
+from knn_ner.utils.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,7 +22,10 @@ from transformers import (
 )
 
 import ChineseBert
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
+
+# The key of the tagger's config.json that records how its word pieces were made and labelled.
+CONFIG_KEY = "knn_ner"
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:

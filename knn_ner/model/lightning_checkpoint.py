@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
 
 PREFIX = "model."
 # The classifiers of other code by the names that they have here.

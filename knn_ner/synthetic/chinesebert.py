@@ -8,10 +8,10 @@ import torch
 
 from ChineseBert import ChineseBertConfig, ChineseBertModel
 from ChineseBert.pinyin import PINYIN_LENGTH, TABLE_FOLDER
-from knn_ner.errors import UserError
-from knn_ner.files import write_json, write_text
 from knn_ner.synthetic.size import EncoderStatistics, Size
 from knn_ner.synthetic.vocabulary import Vocabulary, character_vocabulary
+from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import write_json, write_text
 
 FONTS = ("STFangsong.TTF.24.npy", "STXINGKA.TTF.24.npy", "方正古隶繁体.ttf.24.npy")
 GLYPH = 24  # pixels a side

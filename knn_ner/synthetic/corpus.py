@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from knn_ner.cli import Parser, positive_int, run_main
-from knn_ner.errors import UserError
-from knn_ner.files import write_text
 from knn_ner.synthetic.chinese import CHINESE
 from knn_ner.synthetic.english import ENGLISH
 from knn_ner.synthetic.grammar import Grammar, Language, expand, pick
 from knn_ner.synthetic.names import Lexicon, Name, invent_words
+from knn_ner.utils.arguments import Parser, positive_int
+from knn_ner.utils.command import run_main
+from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import write_text
 
 LANGUAGES: Mapping[str, Language] = {"en": ENGLISH, "zh": CHINESE}
 SIZES: Mapping[str, int] = {"train": 3000, "dev": 500, "test": 500}

@@ -24,9 +24,7 @@ from transformers import (
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from knn_ner.cli import Parser, positive_int, run_main
 from knn_ner.data.corpus import read_file, split_path
-from knn_ner.errors import UserError
 from knn_ner.synthetic.chinesebert import write_chinesebert_encoder
 from knn_ner.synthetic.size import EncoderStatistics, Size
 from knn_ner.synthetic.vocabulary import (
@@ -36,6 +34,9 @@ from knn_ner.synthetic.vocabulary import (
     learn_word_pieces,
     read_vocabulary,
 )
+from knn_ner.utils.arguments import Parser, positive_int
+from knn_ner.utils.command import run_main
+from knn_ner.utils.errors import UserError
 
 KINDS = ("bert", "roberta", "characters", "chinesebert")
 VOCABULARY_SIZE = 1200

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
 
-from knn_ner.errors import UserError
 from knn_ner.synthetic.grammar import Grammar, Language, expand, pick
+from knn_ner.utils.errors import UserError
 
 Name = tuple[str, ...]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertTokenizer
 
-from knn_ner.errors import UserError
+from knn_ner.utils.errors import UserError
 
 Vocabulary = dict[str, int]
 Merges = list[tuple[str, str]]

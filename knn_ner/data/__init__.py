@@ -1,0 +1,1 @@
+"""Files to sentences, and sentences to word pieces and back. Knows nothing of models."""

@@ -1,0 +1,1 @@
+"""The datastore on disk: written, read, edited, compacted."""

@@ -1,0 +1,100 @@
+"""Show what the neighbours changed on a split: one HTML page, with the neighbours of every entity.
+
+    python -m knn_ner.explain --data_dir D --file_name F --model_path S/model --datastore_path P \\
+        --split test --out report.html
+
+The page needs nothing else, no network either. It holds the text of the split and of the neighbours.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from knn_ner.settings import (
+    CorpusSettings,
+    SeededRunSettings,
+    SplitName,
+    TaggerSettings,
+    TunedIndexSettings,
+    VoteFlags,
+)
+from knn_ner.utils.arguments import flag, positive_int
+from knn_ner.utils.command import read_command, run_main
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainSettings(
+    CorpusSettings, TaggerSettings, VoteFlags, TunedIndexSettings, SeededRunSettings
+):
+    """The settings of `python -m knn_ner.explain`."""
+
+    split: SplitName = flag("test")
+    """the split to explain"""
+    out: str = flag(metavar="FILE")
+    """the page to write"""
+    neighbours: int = flag(8, parse=positive_int)
+    """neighbours to show for each word of an entity"""
+
+
+def parse_arguments(argv: list[str] | None = None) -> ExplainSettings:
+    """Read the command line of `python -m knn_ner.explain`."""
+    return read_command(
+        ExplainSettings,
+        argv,
+        "Show on one HTML page what the neighbours changed, fixed and broke, and the neighbours.",
+        "python -m knn_ner.explain",
+    )
+
+
+def explain(settings: ExplainSettings) -> dict[str, Any]:
+    """Write the page.
+
+    Returns:
+        The outcomes with their counts, both F1, bytes and seconds.
+
+    Raises:
+        UserError: for bad input.
+    """
+    # Imported here, as torch takes seconds that `--help` need not wait.
+    from knn_ner.data.corpus import read_corpus
+    from knn_ner.explain.cases import OUTCOMES
+    from knn_ner.explain.collect import collect, facts
+    from knn_ner.explain.page import build_page
+    from knn_ner.tagging.knn_tagger import KnnTagger
+    from knn_ner.utils.files import write_text
+
+    start = time.perf_counter()
+    corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
+    corpus.report()
+    tagger = KnnTagger.from_settings(
+        settings.model_path, settings.datastore_path, settings, settings, settings
+    )
+    writer = collect(tagger, corpus, settings.split, settings.neighbours)
+    f1 = {f"{name}_f1": writer.f1(name) for name in ("base", "knn")}
+    title = f"{Path(settings.data_dir).resolve().name}, {settings.split}"
+    content = writer.content() | {
+        "facts": facts(tagger, corpus, settings.split, f1),
+        "joiner": tagger.tagger.encoding.joiner,
+    }
+    page = build_page(title, content)
+    write_text(settings.out, page)
+    return {
+        "outcomes": {outcome: writer.outcomes[outcome] for outcome in OUTCOMES},
+        **f1,
+        "bytes": len(page.encode()),
+        "seconds": round(time.perf_counter() - start, 2),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    settings = parse_arguments(argv)
+    written = explain(settings)
+    outcomes = ", ".join(f"{count} {name}" for name, count in written["outcomes"].items())
+    print(f"F1 {written['base_f1']:.2f} (tagger alone) -> {written['knn_f1']:.2f}; {outcomes}")
+    print(f"{settings.out}: {written['bytes'] / 1e6:.1f} MB, {written['seconds']:.1f} s")
+
+
+if __name__ == "__main__":
+    run_main(main)

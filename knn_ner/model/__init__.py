@@ -1,0 +1,1 @@
+"""Encoders and taggers: loading, training, hidden states."""

@@ -1,0 +1,120 @@
+"""Checkpoints of taggers that other Lightning code trained, as the folder that building and inference take."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ChineseBert import ChineseBertConfig
+from knn_ner.data.encoding import UNITS
+from knn_ner.data.tags import OUTSIDE, read_labels
+from knn_ner.model.backbone import CONFIG_KEY, load_encoder, load_tokenizer, save_tagger
+from knn_ner.model.lightning_checkpoint import LightningCheckpoint, read_lightning_checkpoint
+from knn_ner.settings import ImportSettings
+from knn_ner.utils.errors import UserError
+from knn_ner.utils.text import some
+
+# How the published code's --language says how tokens are joined.
+UNITS_OF_LANGUAGE = {"zh": "characters", "en": "words"}
+
+
+def import_tagger(settings: ImportSettings) -> dict[str, Any]:
+    """Write `S/model/` from a checkpoint.
+
+    Returns:
+        The numbers of weights and labels, the units, and the names of weights that are not used.
+
+    Raises:
+        UserError: for bad input; then nothing is written.
+    """
+    checkpoint = read_lightning_checkpoint(settings.checkpoint)
+    labels = read_labels(Path(settings.labels), any_order=True)
+    check_classifier(checkpoint, labels, settings)
+    put_outside_first(checkpoint, labels)
+    tokenizer = load_tokenizer(settings.bert_path)
+    model = load_encoder(settings.bert_path, labels, checkpoint.classifier)
+    unused = [*checkpoint.unused, *fill(model, checkpoint, settings)]
+    units = choose_units(settings.units, model, checkpoint)
+    setattr(model.config, CONFIG_KEY, {"units": units, "piece_labels": settings.piece_labels})
+    save_tagger(Path(settings.save_path) / "model", model, tokenizer)
+    return {
+        "weights": len(model.state_dict()),
+        "labels": len(labels),
+        "units": units,
+        "unused": unused,
+    }
+
+
+def check_classifier(
+    checkpoint: LightningCheckpoint, labels: Sequence[str], settings: ImportSettings
+) -> None:
+    """Raise `UserError` when the classifier is unknown, or is for another number of labels."""
+    if checkpoint.num_labels is None:
+        there = [name for name in checkpoint.weights if name.startswith("classifier")]
+        raise UserError(
+            f"{settings.checkpoint}: classifier with {', '.join(there) or 'no weights'} found, expected "
+            "a linear one, or ChineseBERT's dense, tanh, dense"
+        )
+    if checkpoint.num_labels != len(labels):
+        raise UserError(
+            f"{settings.labels}: {len(labels)} labels found, expected {checkpoint.num_labels} as in the "
+            f"classifier of {settings.checkpoint}; give the ner_labels.txt that it was trained with"
+        )
+
+
+def put_outside_first(checkpoint: LightningCheckpoint, labels: list[str]) -> None:
+    """Bring `O` to the front of the labels and of the classifier's rows, in place.
+
+    The published get_labels.py writes labels as they come in the training file; here `O` is first.
+    """
+    place = labels.index(OUTSIDE)
+    labels.insert(0, labels.pop(place))
+    order = [place, *(index for index in range(len(labels)) if index != place)]
+    for name in checkpoint.last_layer:
+        checkpoint.weights[name] = checkpoint.weights[name][order]
+
+
+def fill(
+    model: PreTrainedModel, checkpoint: LightningCheckpoint, settings: ImportSettings
+) -> list[str]:
+    """Give a model the checkpoint's weights; returns the names that it has no place for.
+
+    Raises `UserError` when a weight is missing or has another shape.
+    """
+    own = model.state_dict()
+    missing = [name for name in own if name not in checkpoint.weights]
+    if missing:
+        raise UserError(
+            f"{settings.checkpoint}: {len(missing)} of {len(own)} weights missing "
+            f"({some(missing)}), expected a tagger on {settings.bert_path}; give the encoder that it "
+            "was trained from"
+        )
+    for name, tensor in own.items():
+        found = checkpoint.weights[name].shape
+        if found != tensor.shape:
+            raise UserError(
+                f"{settings.checkpoint}: {name} of shape {tuple(found)} found, expected "
+                f"{tuple(tensor.shape)} as in {settings.bert_path}; give the encoder that it was "
+                "trained from"
+            )
+    model.load_state_dict({name: checkpoint.weights[name] for name in own})
+    return [name for name in checkpoint.weights if name not in own]
+
+
+def choose_units(wanted: str, model: PreTrainedModel, checkpoint: LightningCheckpoint) -> str:
+    """What a token is, from what the checkpoint says of itself.
+
+    Raises `UserError` when it says nothing.
+    """
+    if wanted != "auto":
+        return wanted
+    if model.config.model_type == ChineseBertConfig.model_type:
+        return "characters"
+    language = checkpoint.settings.get("language")
+    if language not in UNITS_OF_LANGUAGE:
+        raise UserError(
+            f"--units auto: no language in the checkpoint's hyper-parameters; give --units "
+            f"{' or '.join(UNITS)}"
+        )
+    return UNITS_OF_LANGUAGE[language]

@@ -1,1 +1,0 @@
-"""Corpora as their authors publish them -> the files that the experiments read."""

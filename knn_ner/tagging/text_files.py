@@ -1,0 +1,122 @@
+"""Texts from files or standard input, and what was found in them as JSON lines or columns."""
+
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from knn_ner.data.corpus import DOCUMENT_START, columns_of, decode_lines
+from knn_ner.data.tags import is_tag
+from knn_ner.tagging.entities import Prediction
+from knn_ner.tagging.knn_tagger import KnnTagger
+from knn_ner.utils.errors import UserError
+
+STANDARD_INPUT = "-"
+
+
+@dataclass
+class Source:
+    """A text (a string) or a sentence (its words), with the gold tags of its words if the file has them."""
+
+    text: str | list[str]
+    gold: list[str] | None = None
+
+
+def open_lines(files: Iterable[str]) -> Iterator[tuple[str, Iterator[tuple[int, str]]]]:
+    """For each file its name and its lines with their numbers; `-` is standard input."""
+    for name in files:
+        if name == STANDARD_INPUT:
+            yield "standard input", decode_lines(sys.stdin.buffer, "standard input")
+        else:
+            with Path(name).open("rb") as file:
+                yield name, decode_lines(file, name)
+
+
+def read_texts(files: Iterable[str]) -> Iterator[Source]:
+    """A text for each line."""
+    for _, lines in open_lines(files):
+        for _, line in lines:
+            yield Source(line)
+
+
+def read_columns(files: Iterable[str]) -> Iterator[Source]:
+    """The sentences of column files; where the first line of a file ends in a tag, all have to.
+
+    Raises `UserError` with file and line for a line with another number of columns or without a tag.
+    """
+    for name, lines in open_lines(files):
+        words: list[str] = []
+        tags: list[str] = []
+        columns, tagged, first = 0, False, 0
+        for number, line in lines:
+            parts = columns_of(line)
+            if not parts or parts[0] == DOCUMENT_START:
+                if words:
+                    yield Source(words, tags if tagged else None)
+                    words, tags = [], []
+                continue
+            if not columns:
+                columns, first = len(parts), number
+                tagged = columns > 1 and is_tag(parts[-1])
+            if len(parts) != columns:
+                raise UserError(
+                    f"{name}:{number}: {len(parts)} columns found, expected {columns} as in line {first}"
+                )
+            if tagged and not is_tag(parts[-1]):
+                raise UserError(
+                    f"{name}:{number}: tag {parts[-1]!r} found, expected a tag as in line {first}"
+                )
+            words.append(parts[0])
+            tags.append(parts[-1])
+        if words:
+            yield Source(words, tags if tagged else None)
+
+
+def as_json(source: Source, prediction: Prediction) -> str:
+    """A line of JSON: the text, its words and gold tags if these were given, and its entities."""
+    content: dict = {"text": prediction.text.text}
+    if not isinstance(source.text, str):
+        content["words"] = source.text
+    if source.gold is not None:
+        content["gold"] = source.gold
+    content["entities"] = [entity.to_dict() for entity in prediction.entities]
+    for entity in content["entities"]:
+        for found in (entity, *entity["base"]):
+            found["score"] = round(found["score"], 4)
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+def as_columns(source: Source, prediction: Prediction) -> str:
+    """A line for each word, then a blank line; nothing for a text without words."""
+    columns = [prediction.text.words, prediction.base_tags, prediction.tags]
+    if source.gold is not None:
+        columns.insert(1, source.gold)
+    rows = ("\t".join(row) + "\n" for row in zip(*columns, strict=True))
+    return "".join(rows) + "\n" if prediction.text.words else ""
+
+
+def pass_through(
+    tagger: KnnTagger,
+    sources: Iterator[Source],
+    form: Callable[[Source, Prediction], str],
+    out: TextIO,
+    at_once: int,
+) -> int:
+    """Write what is found in each text; returns their number."""
+    held: deque[Source] = deque()
+
+    def texts() -> Iterator[str | list[str]]:
+        for source in sources:
+            held.append(source)
+            yield source.text
+
+    count = 0
+    for prediction in tagger.stream(texts(), at_once=at_once):
+        out.write(form(held.popleft(), prediction))
+        count += 1
+        if not held:
+            out.flush()
+    return count

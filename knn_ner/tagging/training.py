@@ -1,0 +1,284 @@
+"""Train a tagger, with resumption, and score its best checkpoint."""
+
+import dataclasses
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from knn_ner.data.corpus import Corpus, read_corpus
+from knn_ner.data.datamodule import TaggingDataModule
+from knn_ner.data.encoding import Encoding, complete_labels, detect_units
+from knn_ner.data.tags import read_labels
+from knn_ner.data.word_splitting import detect_word_rule
+from knn_ner.evaluation.metrics import word_f1
+from knn_ner.model.backbone import CONFIG_KEY, load_encoder, load_tokenizer, save_tagger
+from knn_ner.model.lightning_module import Tagger
+from knn_ner.settings import TrainSettings
+from knn_ner.tagging.split import Split, make_split
+from knn_ner.tagging.trained_tagger import TrainedTagger, fitting_length
+from knn_ner.utils.device import choose_device, full_precision
+from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+RESULTS_FILE = "train_results.json"
+SETTINGS_FILE = "settings.json"
+LIGHTNING_PRECISION = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+# Settings that may differ when a run is resumed, as they do not change what is trained.
+FREE_TO_CHANGE = {"save_path", "resume", "workers", "device", "eval_batch_size", "batch_size"}
+
+
+class Report(Callback):
+    """Logs one line for each scoring of the dev split."""
+
+    def __init__(self) -> None:
+        self.best = -1.0
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        f1 = float(metrics["dev_f1"])
+        self.best = max(self.best, f1)
+        loss = float(metrics.get("train_loss", torch.nan))
+        logger.info(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}, step {trainer.global_step}: "
+            f"loss {loss:.4f}, dev F1 {f1:.2f} (best {self.best:.2f})"
+        )
+
+
+def train_tagger(settings: TrainSettings) -> dict[str, Any]:
+    """Train a tagger and score its best checkpoint on dev and test.
+
+    Returns:
+        What `train_results.json` holds: scores, epochs, steps, seconds, the settings.
+
+    Raises:
+        UserError: for bad input.
+    """
+    save_path = Path(settings.save_path)
+    settings = with_batch_sizes(settings)
+    if settings.val_check_interval > settings.max_epochs:
+        raise UserError(
+            f"--val_check_interval {settings.val_check_interval:g}: expected at most --max_epochs, "
+            f"{settings.max_epochs}, or the dev split is never scored"
+        )
+    corpus_labels = read_labels(Path(settings.data_dir) / "ner_labels.txt")
+    corpus = read_corpus(settings.data_dir, settings.file_name, labels=corpus_labels)
+    corpus.report()
+    checkpoint = _prepare_folder(save_path, settings)
+    if checkpoint is None and settings.resume and (save_path / RESULTS_FILE).is_file():
+        logger.info(f"{save_path}: this training is finished; nothing is left to do")
+        return read_json(save_path / RESULTS_FILE)
+
+    device = choose_device(settings.device)
+    pl.seed_everything(settings.seed, workers=True, verbose=False)
+    tagger = _new_tagger(settings, corpus, corpus_labels)
+    splits = {split: make_split(corpus, split, tagger.encoding) for split in corpus.splits}
+    trainer, best, seconds = _fit(settings, tagger, splits, device, checkpoint)
+    results = {
+        "dev": None,
+        "test": None,
+        "best_epoch_dev_f1": float(best.best_model_score or torch.nan),
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "seconds": round(seconds, 2),
+        "settings": recorded(settings),
+    }
+    scoring = dataclasses.replace(
+        settings, batch_size=settings.eval_batch_size, precision="32", workers=0
+    )
+    for split in ("dev", "test"):
+        rows = tagger.predict(splits[split].encoded, scoring)
+        results[split] = splits[split].score(rows)
+    write_json(save_path / RESULTS_FILE, results)
+    shutil.rmtree(save_path / "checkpoints" / "resume", ignore_errors=True)
+    return results
+
+
+def with_batch_sizes(settings: TrainSettings) -> TrainSettings:
+    """The settings with the batch sizes of training and scoring filled in."""
+    return dataclasses.replace(
+        settings,
+        train_batch_size=settings.train_batch_size or settings.batch_size,
+        eval_batch_size=settings.eval_batch_size or settings.batch_size,
+    )
+
+
+def recorded(settings: TrainSettings) -> dict[str, Any]:
+    """The settings as result files hold them."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if name != "resume"}
+
+
+def changed_setting(before: Mapping[str, Any], settings: TrainSettings) -> tuple[str, Any] | None:
+    """The first setting that changes what is trained and differs from an earlier run: name and old value.
+
+    Args:
+        before: the settings that the earlier run recorded.
+        settings: the settings now, batch sizes filled in.
+    """
+    for name, value in recorded(settings).items():
+        if name not in FREE_TO_CHANGE and before.get(name, value) != value:
+            return name, before[name]
+    return None
+
+
+def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str]) -> TrainedTagger:
+    """An encoder with a new classifier, which records how its pieces are made."""
+    labels = (
+        complete_labels(corpus_labels) if settings.piece_labels == "published" else corpus_labels
+    )
+    units = detect_units(corpus.splits["train"]) if settings.units == "auto" else settings.units
+    logger.info(f"tokens are {units}; {len(labels)} labels")
+    tokenizer = load_tokenizer(settings.bert_path)
+    encoding = Encoding(tokenizer, labels, settings.piece_labels, units)
+    model = load_encoder(
+        settings.bert_path,
+        labels,
+        settings.classifier,
+        hidden_dropout_prob=settings.hidden_dropout_prob,
+    )
+    max_length = fitting_length(model, settings.max_length)
+    made = {
+        "units": units,
+        "piece_labels": settings.piece_labels,
+        "word_rule": detect_word_rule((s.words for s in corpus.splits["train"]), units),
+        "max_length": max_length,
+    }
+    setattr(model.config, CONFIG_KEY, made)
+    return TrainedTagger(model, tokenizer, encoding, max_length)
+
+
+def _fit(
+    settings: TrainSettings,
+    tagger: TrainedTagger,
+    splits: Mapping[str, Split],
+    device: torch.device,
+    checkpoint: Path | None,
+) -> tuple[pl.Trainer, ModelCheckpoint, float]:
+    """Train, load the best checkpoint and write `S/model/`; returns also the seconds of training."""
+    save_path, model, dev = Path(settings.save_path), tagger.model, splits["dev"]
+    batch_sizes = with_batch_sizes(settings)
+    assert batch_sizes.train_batch_size and batch_sizes.eval_batch_size
+    data = TaggingDataModule(
+        splits["train"].encoded,
+        dev.encoded,
+        pad_id=tagger.tokenizer.pad_token_id,
+        max_length=tagger.max_length,
+        train_batch_size=batch_sizes.train_batch_size,
+        eval_batch_size=batch_sizes.eval_batch_size,
+        seed=settings.seed,
+        workers=settings.workers,
+    )
+    module = Tagger(
+        model,
+        dev.decoder,
+        lambda words: word_f1(dev.word_tags, words, dev.scheme),
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        warmup_proportion=settings.warmup_proportion,
+        seed=settings.seed,
+    )
+    trainer, best = _make_trainer(settings, save_path, device)
+    start = time.perf_counter()
+    try:
+        with full_precision(device):
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        # Lightning's answer to an interrupt.
+        logger.info(f"{save_path}: --resume continues after the last finished epoch")
+        raise KeyboardInterrupt from None
+    seconds = time.perf_counter() - start
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    module.load_state_dict(state)
+    save_tagger(save_path / "model", model, tagger.tokenizer)
+    return trainer, best, seconds
+
+
+def _prepare_folder(save_path: Path, settings: TrainSettings) -> Path | None:
+    """Prepare the folder of a training; returns the checkpoint to continue from, if there is one.
+
+    Raises:
+        UserError: if a run is to be resumed with other settings than its own.
+    """
+    last = save_path / "checkpoints" / "resume" / "last.ckpt"
+    record = save_path / SETTINGS_FILE
+    if settings.resume and record.is_file():
+        changed = changed_setting(read_json(record), settings)
+        if changed:
+            name, before = changed
+            raise UserError(
+                f"{save_path}: --{name} {getattr(settings, name)} found, expected {before} as when this run "
+                "began; give the same settings, or leave out --resume to begin anew"
+            )
+        if last.is_file() or (save_path / RESULTS_FILE).is_file():
+            return last if last.is_file() else None
+    if settings.resume:
+        logger.info(f"{save_path}: no unfinished run found, training begins anew")
+    for stale in ("checkpoints", "logs", "model"):
+        shutil.rmtree(save_path / stale, ignore_errors=True)
+    (save_path / RESULTS_FILE).unlink(missing_ok=True)
+    write_json(record, recorded(settings))
+    return None
+
+
+def _make_trainer(
+    settings: TrainSettings, save_path: Path, device: torch.device
+) -> tuple[pl.Trainer, ModelCheckpoint]:
+    """The trainer, and the callback that knows the best checkpoint."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    precision: str = settings.precision
+    if device.type == "cpu" and precision == "16":
+        logger.info("--precision 16: a CPU has no float16 training, bf16 is used")
+        precision = "bf16"
+    best = ModelCheckpoint(
+        dirpath=save_path / "checkpoints",
+        filename="{epoch}-{step}-{dev_f1:.2f}",
+        monitor="dev_f1",
+        mode="max",
+        save_top_k=settings.save_topk,
+        save_weights_only=True,
+    )
+    last = ModelCheckpoint(
+        dirpath=save_path / "checkpoints" / "resume",
+        filename="last",
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [best, last, Report()]
+    if settings.patience:
+        callbacks.append(EarlyStopping("dev_f1", mode="max", patience=settings.patience))
+    if sys.stderr.isatty():
+        callbacks.append(TQDMProgressBar())
+    logs = save_path / "logs"
+    trainer = pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        max_epochs=settings.max_epochs,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val or None,
+        val_check_interval=min(settings.val_check_interval, 1.0),
+        check_val_every_n_epoch=max(int(settings.val_check_interval), 1),
+        precision=LIGHTNING_PRECISION[precision],  # type: ignore[arg-type]
+        deterministic="warn" if device.type == "cuda" else True,
+        callbacks=callbacks,
+        logger=[
+            TensorBoardLogger(logs, name="tensorboard"),
+            CSVLogger(logs, name="csv"),
+        ],
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,
+        log_every_n_steps=10,
+    )
+    return trainer, best

@@ -1,0 +1,1 @@
+"""From published corpora to the files that the experiments read."""

@@ -1,0 +1,186 @@
+"""The reader of published files, and the faults that it repairs.
+
+`knn_ner.data.corpus` reads the project's own files and refuses faulty ones. Published files have faults that
+cannot be repaired at the source: this reader leaves them out or repairs them, and counts them.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from knn_ner.data.corpus import DOCUMENT_START, SPLITS, Sentence, columns_of, lines_of
+from knn_ner.data.tags import ACCEPTED, is_tag
+from knn_ner.utils.errors import UserError
+
+BLANK = "blank lines of spaces or tabs read as the end of a sentence"
+DOCUMENTS = f"{DOCUMENT_START} lines left out"
+NO_TOKEN = "lines with a tag but no token left out"
+POSITION = "characters freed of a position of several digits (`p10` is `p`)"
+LOST_EMOJI = "pairs of U+FFFD (a lost emoji) written as one"
+
+# File names such as `eng.testa` and `msra_train_bio.txt` have a part that tells the split.
+_SPLIT_WORDS = {
+    "train": {"train", "training"},
+    "dev": {"dev", "development", "valid", "validation", "val", "testa"},
+    "test": {"test", "testing", "testb"},
+}
+
+# Repairs a token and counts the faults; raises ValueError for a token that cannot be repaired.
+CleanToken = Callable[[str, Counter[str]], str]
+
+
+@dataclass
+class RawFile:
+    """A published file.
+
+    Attributes:
+        path: the file.
+        sentences: its sentences, with the tags as they are.
+        faults: how often each fault was found.
+    """
+
+    path: Path
+    sentences: list[Sentence]
+    faults: Counter[str]
+
+
+def weibo_character(token: str, faults: Counter[str]) -> str:
+    """The character of a Weibo token, which consists of a character and its position in a segmented word.
+
+    Raises:
+        ValueError: for any other token.
+    """
+    match = re.fullmatch("(\ufffd\ufffd|.)([0-9]+)", token, flags=re.DOTALL)
+    if not match:
+        raise ValueError(
+            f"{token!r} found, expected a character and its position, such as `p10`; for a file "
+            "without positions use `convert`"
+        )
+    text, position = match.groups()
+    faults[POSITION] += len(position) > 1
+    faults[LOST_EMOJI] += len(text) > 1
+    return text[0]
+
+
+def read_raw(path: Path, clean: CleanToken | None = None) -> RawFile:
+    """Read a column file: the token is the first column, the tag is the last.
+
+    Args:
+        path: the file.
+        clean: repairs a token.
+
+    Raises:
+        UserError: with file and line, for a line without a tag, an unknown tag, a number of columns that
+            differs from the first line's, and a token that `clean` refuses; for a file without a sentence;
+            for a file that is not UTF-8.
+    """
+    faults: Counter[str] = Counter()
+    sentences: list[Sentence] = []
+    words: list[str] = []
+    tags: list[str] = []
+    columns = columns_line = first_line = 0
+    for number, line in lines_of(path):
+        parts = columns_of(line)
+        if not parts or parts[0] == DOCUMENT_START:
+            faults[DOCUMENTS if parts else BLANK] += bool(line)
+            if words:
+                sentences.append(Sentence(words, tags, first_line))
+                words, tags = [], []
+            continue
+        if line[0] in " \t" and len(parts) == 1 and is_tag(parts[0]):
+            faults[NO_TOKEN] += 1
+            continue
+        if not columns:
+            columns, columns_line = len(parts), number
+        try:
+            _check_columns(parts, columns, columns_line)
+            word = clean(parts[0], faults) if clean else parts[0]
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}") from None
+        if not words:
+            first_line = number
+        words.append(word)
+        tags.append(parts[-1])
+    if words:
+        sentences.append(Sentence(words, tags, first_line))
+    if not sentences:
+        raise UserError(f"{path}: no sentence found, expected lines with a token and a tag")
+    return RawFile(path, sentences, faults)
+
+
+def _check_columns(parts: Sequence[str], columns: int, columns_line: int) -> None:
+    if len(parts) < 2:
+        raise ValueError(f"1 column found ({parts[0]!r}), expected a token and its tag")
+    if len(parts) != columns:
+        raise ValueError(
+            f"{len(parts)} columns found, expected {columns} as in line {columns_line}"
+        )
+    if not is_tag(parts[-1]):
+        raise ValueError(f"tag {parts[-1]!r} found, expected {ACCEPTED}")
+    if "," in parts[-1]:
+        raise ValueError(f"the tags of several annotators ({parts[-1]!r}) found, expected one tag")
+
+
+def split_of(path: Path) -> str | None:
+    """The split that a file name tells; None if it tells none, or more than one."""
+    parts = set(re.split(r"[._\-]", path.name.lower()))
+    found = [split for split, words in _SPLIT_WORDS.items() if words & parts]
+    return found[0] if len(found) == 1 else None
+
+
+def find_files(folder: Path, names: Mapping[str, str] | None = None) -> dict[str, Path]:
+    """Find the files of the splits in a folder.
+
+    Args:
+        folder: the folder.
+        names: the file name of each split; None if a part of the file names tells the split.
+
+    Returns:
+        The file of each split that has one, in the order of `SPLITS`.
+
+    Raises:
+        UserError: for a missing folder, or several files for a split.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; --raw names the folder of the published files")
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+    found = {}
+    for split in SPLITS:
+        if names:
+            matching = [path for path in files if path.name == names[split]]
+        else:
+            matching = [path for path in files if split_of(path) == split]
+        if len(matching) > 1:
+            raise UserError(
+                f"{folder}: {', '.join(path.name for path in matching)} found, expected one file "
+                f"for {split}; leave only the right one in the folder"
+            )
+        if matching:
+            found[split] = matching[0]
+    return found
+
+
+def require_splits(
+    folder: Path,
+    found: Mapping[str, Path],
+    needed: Sequence[str] = SPLITS,
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Check that every needed split has a file.
+
+    Args:
+        folder: the folder of the files.
+        found: the files, as returned by `find_files`.
+        needed: the splits.
+        names: as for `find_files`.
+
+    Raises:
+        UserError: if a split has no file; the message lists the files in the folder.
+    """
+    for split in needed:
+        if split not in found:
+            wanted = names[split] if names else f"a file with `{split}` in its name"
+            there = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+            raise UserError(f"{folder}: {wanted} not found, but {there}; is --raw right?")

@@ -1,0 +1,1 @@
+"""Measurements of single questions, each a script."""

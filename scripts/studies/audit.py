@@ -1,0 +1,340 @@
+"""Measure `knn_ner.audit`: plant annotation errors in a corpus, and count how many of them a ranking lists early.
+
+    python scripts/studies/audit.py plant --data_dir data/wnut17 --file_name word.bmes --out NOISY --seed 0
+    (train a tagger on NOISY, build its datastore, audit it into DIR)
+    python scripts/studies/audit.py cleanlab --model_path S/model --datastore_path P --out CLEANLAB
+    python scripts/studies/audit.py score --planted NOISY/planted.csv DIR CLEANLAB
+
+`docs/audit.md` has all commands and the results. `cleanlab` needs requirements-measure.txt.
+"""
+
+import csv
+import logging
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+# So that the script runs from any folder, with or without the package installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from knn_ner.audit.evidence import tagger_probabilities
+from knn_ner.audit.ranking import StoredWords, group, units
+from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
+from knn_ner.data.spans import Span, word_spans
+from knn_ner.data.tag_conversion import from_bio
+from knn_ner.data.tags import OUTSIDE, scheme_of_labels
+from knn_ner.datastore.reader import Datastore
+from knn_ner.search.exact import ExactSearch
+from knn_ner.settings import CorpusSettings, TaggerSettings
+from knn_ner.tagging.trained_tagger import load_for_datastore
+from knn_ner.utils.arguments import Parser, add_settings, flag, proportion, take_settings
+from knn_ner.utils.command import run_main
+from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import write_text
+from knn_ner.utils.messages import show_messages
+from knn_ner.utils.tables import markdown_table
+from studies.files import column_text, csv_text
+
+logger = logging.getLogger(f"knn_ner.{__name__}")
+
+KINDS = ("type", "boundary", "missing")
+# Numbers of places whose precision and recall are told.
+CUTOFFS = (100, 200, 500)
+PLANTED_COLUMNS = (
+    "sentence", "line", "kind", "type", "first", "last", "new_type", "new_first", "new_last",
+)  # fmt: skip
+RANKING_COLUMNS = ("rank", "score", "sentence", "first_word", "last_word")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlantSettings(CorpusSettings):
+    """Write a corpus with errors in its training split."""
+
+    out: str = flag(metavar="DIR")
+    """folder for the corpus with errors"""
+    part: float = flag(0.05, parse=proportion)
+    """share of the entities to change"""
+    seed: int = flag(0)
+    """random seed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanlabSettings(TaggerSettings):
+    """Rank places by cleanlab's scores."""
+
+    out: str = flag(metavar="DIR")
+    """folder for audit.csv"""
+    method: Literal["self_confidence", "normalized_margin", "filter"] = flag("self_confidence")
+    """a score for every token, or the list of find_label_issues (filter)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """Compute precision and recall of rankings."""
+
+    planted: str = flag(metavar="FILE")
+    """planted.csv"""
+    audits: tuple[str, ...] = flag(metavar="DIR", positional=True, nargs="+")
+    """folders with audit.csv"""
+
+
+def plant_errors(
+    sentences: Sequence[Sentence], scheme: str, part: float, seed: int
+) -> list[dict[str, str | int]]:
+    """Change a part of the entities, a third of them in each of three ways.
+
+    `type`: another type, drawn uniformly from those of the corpus. `boundary`: one word more or less on one
+    side, drawn uniformly from the changes that leave a word and touch no other entity. `missing`: every word
+    becomes `O`.
+
+    Args:
+        sentences: the sentences, whose tags change in place.
+        scheme: their tag scheme.
+        part: share of the entities to change, 0 to 1.
+        seed: random seed.
+
+    Returns:
+        A row for each changed entity, in the order of the corpus: the entity before and after. Its first and
+        last word are indices in the sentence, from 0, both included.
+    """
+    generator = np.random.default_rng(seed)
+    spans: list[list[Span | None]] = [word_spans(each.tags, scheme) for each in sentences]
+    entities = [(s, e) for s, found in enumerate(spans) for e in range(len(found))]
+    types = sorted({span[0] for found in spans for span in found})
+    planted: list[dict[str, str | int]] = []
+    for index in generator.permutation(len(entities)):
+        if len(planted) == round(part * len(entities)):
+            break
+        number, place = entities[index]
+        kind = KINDS[len(planted) % len(KINDS)]
+        old = spans[number][place]
+        new = change(old, kind, types, spans[number], len(sentences[number]), generator)
+        if new == old:
+            continue
+        spans[number][place] = new
+        row = {"sentence": number, "line": sentences[number].line + old[1], "kind": kind}
+        row |= dict(zip(("type", "first", "last"), old, strict=True))
+        new = new or (OUTSIDE, *old[1:])
+        planted.append(row | dict(zip(("new_type", "new_first", "new_last"), new, strict=True)))
+    for number in {row["sentence"] for row in planted}:
+        left = [span for span in spans[number] if span]
+        sentences[number].tags = tags_of(left, len(sentences[number]), scheme)
+    return sorted(planted, key=lambda row: (row["sentence"], row["first"]))
+
+
+def change(
+    span: Span,
+    kind: str,
+    types: Sequence[str],
+    others: Iterable[Span | None],
+    words: int,
+    generator: np.random.Generator,
+) -> Span | None:
+    """An entity after an error.
+
+    Args:
+        span: the entity.
+        kind: the kind of error, one of `KINDS`.
+        types: the types of the corpus.
+        others: the entities of the sentence.
+        words: number of words in the sentence.
+        generator: draws the change.
+
+    Returns:
+        The changed entity; None if it is removed; the same entity if no such change is possible.
+    """
+    type_, first, last = span
+    if kind == "missing":
+        return None
+    if kind == "type":
+        left = [other for other in types if other != type_]
+        return (left[generator.integers(len(left))], first, last) if left else span
+    taken = {word for other in others if other for word in range(other[1], other[2] + 1)}
+    free = set(range(words)) - taken
+    choices = [(first - 1, last)] * (first - 1 in free) + [(first, last + 1)] * (last + 1 in free)
+    if last > first:
+        choices += [(first + 1, last), (first, last - 1)]
+    return (type_, *choices[generator.integers(len(choices))]) if choices else span
+
+
+def tags_of(spans: Iterable[Span], words: int, scheme: str) -> list[str]:
+    """The tags of a sentence with these entities."""
+    tags = [OUTSIDE] * words
+    for type_, first, last in spans:
+        tags[first] = f"B-{type_}"
+        tags[first + 1 : last + 1] = [f"I-{type_}"] * (last - first)
+    return from_bio(tags, scheme.lower())
+
+
+def plant(settings: PlantSettings) -> None:
+    """Write the corpus with errors in its training split, and `planted.csv`.
+
+    Raises:
+        UserError: for a bad corpus, or if the new corpus would replace the corpus itself.
+    """
+    out = Path(settings.out)
+    if out.resolve() == Path(settings.data_dir).resolve():
+        raise UserError(f"{out}: is --data_dir itself; choose another folder for --out")
+    corpus = read_corpus(settings.data_dir, settings.file_name)
+    planted = plant_errors(corpus.splits["train"], corpus.scheme.name, settings.part, settings.seed)
+    for split in SPLITS:
+        write_text(out / f"{split}.{settings.file_name}", column_text(corpus.splits[split]))
+    write_text(out / "planted.csv", csv_text(planted, PLANTED_COLUMNS))
+    logger.info(f"{out}: {len(planted)} entities of the training split changed, see planted.csv")
+
+
+def rank_by_cleanlab(settings: CleanlabSettings) -> None:
+    """Write the places that cleanlab ranks highest, by the tagger's probabilities for the stored tokens.
+
+    For cleanlab, each stored word piece is a token. Scores of tokens become places as in the audit.
+
+    Raises:
+        UserError: for a datastore of another tagger, or with labels that the tagger lacks.
+    """
+    from cleanlab.token_classification.filter import find_label_issues
+    from cleanlab.token_classification.rank import get_label_quality_scores
+
+    tagger = load_for_datastore(settings.model_path, 512, settings.datastore_path)
+    store = Datastore.open(settings.datastore_path)
+    if store.labels != tagger.labels:
+        raise UserError(f"{store.path}: has other labels than the tagger; cleanlab needs the same")
+    words = StoredWords(store)
+    entries = np.arange(store.entries)
+    probabilities = tagger_probabilities(tagger, ExactSearch(store), entries).numpy()
+    # Special tokens are not tokens of the sentence.
+    kept = [part[store.positions[part] >= 0] for part in np.split(entries, words.first_entry[1:-1])]
+    labels = [store.label_ids[part].tolist() for part in kept]
+    by_sentence = [probabilities[part] for part in kept]
+    score = np.zeros(store.entries)
+    if settings.method == "filter":
+        issues = find_label_issues(labels, by_sentence)
+        for place, (sentence, token) in enumerate(issues):
+            score[kept[sentence][token]] = 1 - place / len(issues)
+    else:
+        _, scores = get_label_quality_scores(
+            labels, by_sentence, token_score_method=settings.method
+        )
+        for part, quality in zip(kept, scores, strict=True):
+            score[part] = 1 - np.asarray(quality)
+    unit_of_word, sentence_of_unit = units(words, scheme_of_labels(store.labels).name)
+    unit_scores = np.zeros(len(sentence_of_unit))
+    np.maximum.at(unit_scores, unit_of_word, words.judge(score)[0])
+    rows = []
+    for rank, members in enumerate(group(unit_scores, sentence_of_unit, CUTOFFS[-1]), start=1):
+        number = sentence_of_unit[members[0]]
+        here = np.flatnonzero(np.isin(unit_of_word, members)) - words.first_word[number]
+        id_ = words.sentences[number]["id"]
+        values = (rank, f"{unit_scores[members].max():.4f}", id_, here[0], here[-1])
+        rows.append(dict(zip(RANKING_COLUMNS, values, strict=True)))
+    write_text(Path(settings.out) / "audit.csv", csv_text(rows, RANKING_COLUMNS))
+    logger.info(f"{settings.out}/audit.csv: {len(rows)} places")
+
+
+def score_ranking(
+    planted: Sequence[Mapping[str, str]], places: Sequence[Mapping[str, str]]
+) -> dict[str, float]:
+    """Score a ranking.
+
+    A place is right if it has a word of a changed entity, before or after the change. Missing places at the
+    end of a short list count as wrong.
+
+    Args:
+        planted: rows of `planted.csv`.
+        places: rows of `audit.csv`.
+
+    Returns:
+        Precision and recall of the first 100, 200 and 500 places, and recall of the first 500 for each kind
+        of error, in percent.
+    """
+    words: dict[tuple[int, int], int] = {}
+    for number, row in enumerate(planted):
+        ends = [int(row[name]) for name in ("first", "last", "new_first", "new_last")]
+        for word in range(min(ends), max(ends) + 1):
+            words[int(row["sentence"]), word] = number
+    found_at: dict[int, int] = {}
+    right = np.zeros(CUTOFFS[-1], dtype=bool)
+    for rank, place in enumerate(places[: CUTOFFS[-1]]):
+        span = range(int(place["first_word"]), int(place["last_word"]) + 1)
+        hits = {words[key] for word in span if (key := (int(place["sentence"]), word)) in words}
+        right[rank] = bool(hits)
+        for number in hits:
+            found_at.setdefault(number, rank)
+    scores = {f"precision@{n}": 100 * float(right[:n].mean()) for n in CUTOFFS}
+    for n in CUTOFFS:
+        scores[f"recall@{n}"] = 100 * sum(at < n for at in found_at.values()) / len(planted)
+    for kind in KINDS:
+        numbers = [number for number, row in enumerate(planted) if row["kind"] == kind]
+        found = sum(number in found_at for number in numbers)
+        scores[kind] = 100 * found / max(len(numbers), 1)
+    return scores
+
+
+def score(settings: ScoreSettings) -> str:
+    """Score rankings.
+
+    Returns:
+        The table, in Markdown.
+
+    Raises:
+        UserError: for a missing file.
+    """
+    planted = read_rows(Path(settings.planted))
+    lines: list[list[str]] = []
+    for folder in map(Path, settings.audits):
+        scores = score_ranking(planted, read_rows(folder / "audit.csv"))
+        lines = lines or [["ranking", *scores]]
+        lines.append([folder.name, *(f"{score:.1f}" for score in scores.values())])
+    return f"{len(planted)} planted errors; percent\n\n{markdown_table(lines)}"
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file.
+
+    Raises:
+        UserError: if there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: not found")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+COMMANDS: dict[str, tuple[type, Callable[[Any], str | None]]] = {
+    "plant": (PlantSettings, plant),
+    "cleanlab": (CleanlabSettings, rank_by_cleanlab),
+    "score": (ScoreSettings, score),
+}
+
+
+def parse_arguments(argv: list[str] | None = None) -> tuple[str, Any]:
+    """Read the command line of `python scripts/studies/audit.py`: the subcommand and its settings."""
+    show_messages()
+    parser = Parser(
+        "Plant annotation errors, and score the rankings that look for them.",
+        prog="python scripts/studies/audit.py",
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
+    )
+    for name, (settings, _) in COMMANDS.items():
+        what = settings.__doc__
+        add_settings(commands.add_parser(name, help=what, description=what), settings)
+    namespace = parser.parse_args(argv)
+    return namespace.command, take_settings(COMMANDS[namespace.command][0], namespace)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    command, settings = parse_arguments(argv)
+    result = COMMANDS[command][1](settings)
+    if result:
+        print(result, end="")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,425 @@
+"""The demo: what it renders, what it answers, and, where Gradio and Chromium are installed, the page itself.
+
+`bash scripts/test_demo.sh` installs what the skipped tests ask for and runs them.
+"""
+
+import json
+import shutil
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from knn_ner.data.corpus import read_corpus
+from knn_ner.demo import rendering
+from knn_ner.demo.__main__ import main, parse_arguments
+from knn_ner.demo.page import HINT, LONGEST, Page
+from knn_ner.demo.rendering import Palette
+from knn_ner.demo.style import TYPE_COLOURS
+from knn_ner.settings import VoteSettings
+from knn_ner.tagging.entities import Entity, ExplainedEntity, Neighbour, WordEvidence
+from knn_ner.tagging.knn_tagger import KnnTagger
+from knn_ner.utils.errors import UserError
+
+LABELS = ["O", "B-LOC", "M-LOC", "E-LOC", "S-LOC", "B-PER", "M-PER", "E-PER", "S-PER"]
+PALETTE = Palette(LABELS)
+ATTACK = "<img src=x onerror=window.hacked=1> ${window.hacked=1} {{value}} \"'"
+ESCAPED = "&lt;img src=x onerror=window.hacked=1&gt; ${window.hacked=1} {{value}} &quot;&#x27;"
+
+
+def entity(kind: str, text: str, start: int, words: tuple[int, int], **more) -> ExplainedEntity:
+    return ExplainedEntity(kind, text, start, start + len(text), words, 0.75, **more)
+
+
+def evidence(*neighbours: Neighbour, vote: dict | None = None) -> WordEvidence:
+    vote = vote or {"S-PER": 0.9, "S-LOC": 0.0996, "O": 0.0004}
+    return WordEvidence(0, "S-LOC", 0.5, "S-PER", 0.75, vote, list(neighbours), "S-LOC", 0.6)
+
+
+def test_palette_gives_each_type_a_colour_that_stays():
+    assert [PALETTE.css_class(kind) for kind in ("LOC", "PER", "")] == [
+        "knn-type-0",
+        "knn-type-1",
+        "knn-outside",
+    ]
+    assert Palette([*LABELS, "S-ART"]).css_class("PER") == "knn-type-1"
+    many = Palette(f"S-{letter}" for letter in "ABCDEFGHI")
+    assert many.css_class("H") == "knn-type-7" and many.css_class("I") == "knn-type-0"
+    assert len(TYPE_COLOURS) == rendering.COLOURS
+    assert PALETTE.label("S-PER") == '<span class="knn-label knn-type-1">S-PER</span>'
+
+
+def test_text_with_entities_keeps_every_character():
+    text = "  Ada\tmet  Bo "
+    found = [Entity("PER", "Ada", 2, 5, (0, 1), 0.9), Entity("LOC", "Bo", 11, 13, (2, 3), 0.456)]
+    assert rendering.marked(text, found, PALETTE, [("PER", (0, 1))]) == (
+        '<p class="knn-text">  <mark class="knn-type-1" title="probability 0.90">Ada<b>PER</b></mark>'
+        '\tmet  <mark class="knn-type-0 knn-differs" title="probability 0.46">Bo<b>LOC</b></mark> </p>'
+    )
+
+
+def test_side_by_side_says_whether_the_sides_differ():
+    found = [Entity("PER", "Ada", 0, 3, (0, 1), 0.9)]
+    same = rendering.side_by_side("Ada", found, found, PALETTE)
+    assert "Both sides agree." in same and "knn-differs" not in same
+    assert same.count("1 entity") == 2
+    other = rendering.side_by_side("Ada", [], found, PALETTE)
+    assert other.count("knn-differs") == 1 and "0 entities" in other and "Outlined" in other
+
+
+def test_neighbour_is_shown_in_its_sentence():
+    words = [f"w{number}" for number in range(30)]
+    near = Neighbour("S-PER", 0.98765, 0.421, 7, words, ["O"] * 30, 15, 400)
+    border = Neighbour("O", -12.5, 0.0002, 8, ["Bo", "left"], ["S-PER", "O"], -1, 500)
+    html = rendering.neighbours(
+        [entity("PER", "Ada", 0, (0, 1), found_by="knn", evidence=(evidence(near, border),))],
+        ["Ada"],
+        PALETTE,
+        " ",
+    )
+    label = '<span class="knn-label knn-type-1">S-PER</span>'
+    assert (
+        '<tr><td>0.988</td><td><span class="knn-share"><i style="width:42.1%"></i></span>42%</td>'
+        f'<td>{label}</td><td title="sentence 7">… w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 '
+        '<mark class="knn-type-1">w15</mark> w16 w17 w18 w19 w20 w21 w22 w23 w24 w25 …</td></tr>'
+    ) in html
+    assert "<td>-12.500</td>" in html and "&lt;0.1%</td>" in html
+    assert '<td title="sentence 8"><em>(border of)</em> Bo left</td>' in html
+    assert f"<span>mix {label} 0.75</span>" in html
+    assert "vote " + label + " 90%" in html and "10%" in html
+    assert "with neighbours; the tagger alone: nothing" in html
+    characters = rendering.neighbours(
+        [entity("PER", "王", 0, (0, 1), evidence=(evidence(near),))], ["王"], PALETTE, ""
+    )
+    assert 'w14<mark class="knn-type-1">w15</mark>w16' in characters
+
+
+def test_neighbours_tell_what_decided_and_show_nothing_twice():
+    instead = Entity("LOC", "Ada", 0, 3, (0, 1), 0.5)
+    mixed = entity(
+        *("PER", "Ada", 0, (0, 1)),
+        found_by="knn",
+        base=(instead,),
+        evidence=(evidence(),),
+        without=(instead,),
+        decisive=True,
+    )
+    lost = entity("LOC", "Ada", 0, (0, 1), found_by="base", evidence=(evidence(),))
+    html = rendering.neighbours([mixed, lost], ["Ada"], PALETTE, " ")
+    assert html.count("<details") == 1
+    assert "with neighbours; the tagger alone: Ada LOC" in html
+    assert "Without the neighbours below: Ada LOC" in html
+    html = rendering.neighbours([lost], ["Ada"], PALETTE, " ")
+    assert html.count("<details") == 1 and "found by the tagger alone, not with" in html
+    assert "The same without the neighbours below" in html
+    assert "No entity" in rendering.neighbours([], ["Ada"], PALETTE, " ")
+
+
+def test_form_offers_the_labels_for_each_word():
+    assert rendering.form(["Ada", "ran"], ["S-PER", "O"], ["O", "S-PER"]) == (
+        '<div class="knn-form">'
+        '<label><span>Ada</span><select aria-label="tag of Ada" data-entity><option>O</option>'
+        "<option selected>S-PER</option></select></label>"
+        '<label><span>ran</span><select aria-label="tag of ran"><option selected>O</option>'
+        "<option>S-PER</option></select></label></div>"
+    )
+
+
+def test_everything_from_users_and_corpora_is_escaped():
+    neighbour = Neighbour("S-" + ATTACK, 0.9, 0.5, 1, [ATTACK, "x"], ["O", "O"], 0, 2)
+    attack = entity(ATTACK, ATTACK, 0, (0, 1), evidence=(evidence(neighbour, vote={ATTACK: 1.0}),))
+    attack_lost = entity("LOC", "x", 0, (1, 2), found_by="base", without=(attack,), decisive=True)
+    pages = [
+        rendering.side_by_side(ATTACK, [attack], [], PALETTE),
+        rendering.neighbours([attack, attack_lost], [ATTACK], PALETTE, " "),
+        rendering.form([ATTACK], [ATTACK], [ATTACK]),
+        rendering.message(ATTACK, "error"),
+    ]
+    for page in pages:
+        assert "<img" not in page and ESCAPED in page
+
+
+@pytest.fixture(scope="module")
+def store(datastore, tmp_path_factory) -> Path:
+    """A datastore that may be changed."""
+    return shutil.copytree(datastore, tmp_path_factory.mktemp("demo") / "datastore")
+
+
+@pytest.fixture(scope="module")
+def page(trained, store) -> Page:
+    return Page(
+        KnnTagger.from_pretrained(
+            trained / "model", store, k=8, temperature=0.1, knn_weight=0.5, device="cpu"
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def contested(page, tiny_corpus) -> str:
+    """A sentence in which tagger and neighbours differ."""
+    for sentence in read_corpus(tiny_corpus, "word.bmes", splits=("dev",)).splits["dev"]:
+        text = " ".join(sentence.words)
+        if "knn-differs" in page.answer(text, 8, 0.1, 1.0).sides:
+            return text
+    raise AssertionError("no dev sentence in which they differ")
+
+
+def test_answer_follows_the_settings(page, contested):
+    for k in (8, -1):
+        alone = page.answer(contested, k, 0.1, 0.0)
+        assert alone.error == "" and "Both sides agree." in alone.sides
+    mixed = page.answer(contested, 8, 0.1, 1.0)
+    assert "Outlined" in mixed.sides and mixed.neighbours != alone.neighbours
+    assert mixed.words == contested.split() and len(mixed.tags) == len(mixed.words)
+    (found,) = page.tagger.stream([contested], settings=VoteSettings(8, 0.1, 1.0))
+    assert mixed.tags == found.tags and mixed.sides.count("<mark") == len(found.entities) + len(
+        found.base_entities
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("  \n", 8, 0.1, 0.5), "no text found; type a sentence"),
+        (
+            ("a" * (LONGEST + 1), 8, 0.1, 0.5),
+            "4001 characters found, at most 4000 expected; give a shorter text",
+        ),
+        (("Ada", None, 0.1, 0.5), "a setting is empty; give k, temperature and knn_weight"),
+        (("Ada", 0, 0.1, 0.5), "k 0: expected at least 1, or -1 for every entry of the datastore"),
+        (("Ada", 8, 0, 0.5), "temperature 0.0: expected a number above 0"),
+        (("Ada", 8, 0.1, 2), "knn_weight 2.0: expected a number from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_answered_is_said(page, arguments, error):
+    answer = page.answer(*arguments)
+    assert answer.error == error
+    assert (answer.sides, answer.neighbours, answer.words) == (HINT, "", [])
+
+
+@pytest.mark.parametrize(
+    ("tags", "error"),
+    [
+        ("O O", "3 words and 2 tags found, expected a tag for each word"),
+        ("E-PER O O", "Ada: tag E-PER found, expected B-PER before it"),
+        ("B-PER O O", "Ada: tag B-PER found, expected M-PER or E-PER after it"),
+        ("O O B-PER", ".: tag B-PER found, expected M-PER or E-PER after it"),
+        ("S-PER O Q-PER", ".: tag 'Q-PER' found, expected O, or B-"),
+        ("I-PER O O", "(?s)tag 'I-PER' found, expected one of the scheme BMES"),
+    ],
+)
+def test_wrong_tags_are_not_added(page, tags, error):
+    before = page.tagger.store.content_id
+    with pytest.raises(UserError) as raised:
+        page.add(["Ada", "slept", "."], tags.split())
+    assert error.removeprefix("(?s)") in str(raised.value)
+    page.tagger.refresh()
+    assert page.tagger.store.content_id == before
+
+
+def test_added_sentence_counts_at_once(page):
+    words = ["Zorbex", "purred", "."]
+    before = len(page.tagger.store.stored_sentences)
+    assert "S-ANIMAL" in page.labels(["ANIMAL"]) and "S-ANIMAL" not in page.labels()
+    told = page.add(words, ["S-ANIMAL", "O", "O"])
+    assert told.startswith(f"sentence {before} added")
+    assert f"{before + 1} stored sentences" in page.about()
+    answer = page.answer("Zorbex purred .", 1, 0.1, 1.0)
+    assert answer.tags == ["S-ANIMAL", "O", "O"] and "<td>1.000</td>" in answer.neighbours
+    with pytest.raises(UserError, match="no sentence found; tag one first"):
+        page.add([], [])
+    assert page.check_type(" ANIMAL ") == "ANIMAL"
+    for kind in ("", "two words"):
+        with pytest.raises(UserError, match="expected a name without spaces"):
+            page.check_type(kind)
+
+
+def test_bad_command_lines(fails, monkeypatch, tmp_path):
+    needed = ("--model_path", tmp_path, "--datastore_path", tmp_path)
+    assert "70000 found, a number from 1 to 65535 expected" in fails(main, *needed, "--port", 70000)
+    monkeypatch.delitem(sys.modules, "knn_ner.demo.app", raising=False)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert fails(main, *needed) == (
+        "error: gradio is not installed; run `python -m pip install -r requirements-demo.txt`"
+    )
+
+
+def test_it_is_private_unless_told_otherwise():
+    settings = parse_arguments(["--model_path", "M", "--datastore_path", "P"])
+    assert (settings.host, settings.port, settings.allow_edit) == ("127.0.0.1", 7860, False)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def served(page):
+    """Serve the page: `served(allow_edit=True)` gives its address."""
+    pytest.importorskip("gradio", reason="gradio is not installed: scripts/test_demo.sh does that")
+    from knn_ner.demo.app import build, serve
+
+    apps = []
+
+    def start(allow_edit: bool) -> str:
+        apps.append(build(page, allow_edit))
+        return serve(apps[-1], "127.0.0.1", free_port())
+
+    yield start
+    for app in apps:
+        app.close()
+
+
+def test_endpoints(served, page, contested):
+    address = served(allow_edit=False)
+    from gradio_client import Client
+
+    client = Client(address, verbose=False, analytics_enabled=False)
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/tag"}
+    problem, sides, *_ = client.predict(contested, 8, False, 0.1, 1.0, api_name="/tag")
+    assert problem == "" and "Outlined" in sides
+    # Settings that are left out are where the sliders start.
+    assert client.predict(contested, api_name="/tag")[4] == page.answer(contested, 8, 0.1, 0.5).tags
+    problem, *_ = client.predict("", 8, False, 0.1, 1.0, api_name="/tag")
+    assert "error: no text found" in problem
+    with pytest.raises(ValueError, match="add"):
+        client.predict(["Ada"], ["S-PER"], api_name="/add")
+
+
+def test_additions_at_once_lose_nothing(served, page):
+    address = served(allow_edit=True)
+    from gradio_client import Client
+
+    client = Client(address, verbose=False, analytics_enabled=False)
+    before = len(page.tagger.store.stored_sentences)
+    jobs = [client.submit([f"Ada{number}"], ["S-PER"], api_name="/add") for number in range(6)] + [
+        client.submit(["Ada"], ["E-PER"], api_name="/add")
+    ]
+    *added, refused = [job.result()[0] for job in jobs]
+    assert all("added" in told for told in added)
+    assert "error: Ada: tag E-PER found, expected B-PER before it" in refused
+    assert len(page.tagger.store.stored_sentences) == before + 6
+
+
+def test_taken_port_is_an_error(page):
+    pytest.importorskip("gradio", reason="gradio is not installed: scripts/test_demo.sh does that")
+    from knn_ner.demo.app import build, serve
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(UserError, match=f"127.0.0.1:{port}: cannot be served .*--port"):
+            serve(build(page, allow_edit=False), "127.0.0.1", port)
+
+
+@pytest.fixture
+def browser():
+    """A headless Chromium that logs what it asks for."""
+    driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
+    if not driver or not binary:
+        pytest.skip("chromium is not installed: apt-get install chromium chromium-driver")
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is not installed: scripts/test_demo.sh does that"
+    )
+    options = webdriver.ChromeOptions()
+    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{argument}")
+    options.binary_location = binary
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    chromium = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chromium
+    chromium.quit()
+
+
+def test_in_the_browser(served, browser, page, contested):
+    address = served(allow_edit=True)
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    def wait(condition):
+        return WebDriverWait(browser, 60).until(lambda _: condition())
+
+    def find(selector):
+        return wait(lambda: browser.find_elements(By.CSS_SELECTOR, selector))[0]
+
+    def shown(selector):
+        return browser.execute_script(
+            "const found = document.querySelector(arguments[0]); return found ? found.innerText : ''",
+            selector,
+        )
+
+    def write(selector, text, end=Keys.ENTER):
+        find(selector).send_keys(Keys.CONTROL + "a", Keys.DELETE)
+        find(selector).send_keys(text + end)
+
+    def dark():
+        return browser.execute_script("return document.body.classList.contains('dark')")
+
+    for scheme in ("dark", "light"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get(address)
+        find("#knn-input textarea")
+        assert dark() == (scheme == "dark")
+
+    # An attack is text.
+    write("#knn-input textarea", ATTACK)
+    wait(lambda: "onerror" in shown("#knn-base") and "{{value}}" in shown("#knn-base"))
+    assert not browser.find_elements(By.CSS_SELECTOR, "img[src=x]")
+    assert browser.execute_script("return window.hacked") is None
+
+    # Sliders take effect at once.
+    write("#knn-weight input[type=number]", "1", Keys.TAB)
+    write("#knn-k input[type=number]", "8", Keys.TAB)
+    write("#knn-input textarea", contested)
+    wait(lambda: "Outlined" in shown("#knn-sides"))
+    write("#knn-weight input[type=number]", "0", Keys.TAB)
+    wait(lambda: "Both sides agree" in shown("#knn-sides"))
+
+    # A bad input is one line, and goes when the next is good.
+    write("#knn-input textarea", " ")
+    wait(lambda: shown("#knn-problem") == "error: no text found; type a sentence")
+
+    # A corrected sentence, with a type that no one knew, counts at once.
+    write("#knn-input textarea", "Quibblo slithered .")
+    wait(lambda: "Quibblo" in shown("#knn-base") and not shown("#knn-problem"))
+    write("#knn-k input[type=number]", "1", Keys.TAB)
+    write("#knn-weight input[type=number]", "1", Keys.TAB)
+    browser.find_element(
+        By.XPATH, "//button[.//span[contains(., 'Correct this sentence')]]"
+    ).click()
+    wait(lambda: len(browser.find_elements(By.CSS_SELECTOR, "#knn-form select")) == 3)
+    wait(lambda: find("#knn-form select").is_displayed())
+    write("#knn-type input, #knn-type textarea", "REPTILE")
+    wait(lambda: "S-REPTILE" in find("#knn-form select").text)
+    fields = browser.find_elements(By.CSS_SELECTOR, "#knn-form select")
+    for field, tag in zip(fields, ("B-REPTILE", "O", "O"), strict=True):
+        Select(field).select_by_visible_text(tag)
+    before = len(page.tagger.store.stored_sentences)
+    find("#knn-add").click()
+    wait(
+        lambda: (
+            "error: Quibblo: tag B-REPTILE found, expected M-REPTILE or E-REPTILE after it"
+            in shown("#knn-told")
+        )
+    )
+    Select(fields[0]).select_by_visible_text("S-REPTILE")
+    find("#knn-add").click()
+    wait(lambda: f"sentence {before} added" in shown("#knn-told"))
+    wait(lambda: "REPTILE" in shown("#knn-knn"))
+    assert f"{before + 1} stored sentences" in shown("#knn-about")
+
+    # Nothing is asked of any other machine.
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = {
+        event["params"]["request"]["url"]
+        for event in events
+        if event["method"] == "Network.requestWillBeSent"
+    }
+    assert any(url.startswith(address) for url in urls)
+    assert {url for url in urls if not url.startswith((address, "data:", "blob:"))} == set()
