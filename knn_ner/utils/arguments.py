@@ -101,17 +101,17 @@ def add_settings(parser: argparse.ArgumentParser, settings: type, **defaults: An
         texts |= _docstrings_of_fields(base)
         for name in vars(base).get("__annotations__", {}):
             owners.setdefault(name, base)
-    groups: dict[type, Any] = {}
+    groups: dict[str | None, Any] = {}
     for field in dataclasses.fields(settings):
         if field.metadata.get("hidden"):
             continue
-        owner = owners[field.name]
-        if owner not in groups:
-            title = vars(owner).get("title")
-            groups[owner] = (
-                parser.add_argument_group(title, vars(owner).get("about")) if title else parser
-            )
-        _add_flag(groups[owner], field, hints[field.name], texts.get(field.name), defaults)
+        owner = vars(owners[field.name])
+        title = owner.get("title")
+        if title not in groups:
+            groups[title] = parser
+            if title:
+                groups[title] = parser.add_argument_group(title, owner.get("about"))
+        _add_flag(groups[title], field, hints[field.name], texts.get(field.name), defaults)
 
 
 def take_settings(settings: type[S], namespace: argparse.Namespace) -> S:

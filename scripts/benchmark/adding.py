@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,8 +92,8 @@ def measure(settings: AddingSettings) -> dict[str, list[float]]:
             list(tagger.hidden_states(tagger.encoding.encode([sentence]), run))
 
         for number, sentence in enumerate(sentences):
-            encoding, _ = milliseconds(lambda one=sentence: encode(one))
-            adding, _ = milliseconds(lambda one=sentence: add_sentences(path, tagger, [one], run))
+            encoding, _ = milliseconds(partial(encode, sentence))
+            adding, _ = milliseconds(partial(add_sentences, path, tagger, [sentence], run))
             refreshing, reader = milliseconds(reader.refresh)
             assert reader.stored_sentences[-1] == reader.manifest.next_sentence - 1
             if number >= WARM_UP:

@@ -223,8 +223,8 @@ def encode_queries(bench: Bench) -> Queries:
         chosen = torch.from_numpy(scored).to(bench.device)
         base = alignment.base(batch.logits[chosen].softmax(dim=-1))
         parts.append((rows[scored], batch.keys(chosen), base))
-    rows, hidden, base = zip(*parts, strict=True)
-    return Queries(np.concatenate(rows), torch.cat(hidden), torch.cat(base))
+    all_rows, all_hidden, all_base = zip(*parts, strict=True)
+    return Queries(np.concatenate(all_rows), torch.cat(all_hidden), torch.cat(all_base))
 
 
 def search_exhaustively(bench: Bench, queries: Queries, searcher: ExactSearch, k: int) -> Reference:

@@ -30,7 +30,8 @@ class Measured:
 def measured() -> Iterator[Measured]:
     """Measure the block of the `with` statement; the numbers are there after it."""
     result = Measured()
-    before = highest = _megabytes()
+    watched = STATUS.exists()
+    before = highest = _megabytes() if watched else 0.0
     done = threading.Event()
 
     def watch() -> None:
@@ -39,7 +40,7 @@ def measured() -> Iterator[Measured]:
             highest = max(highest, _megabytes())
 
     watcher = threading.Thread(target=watch, daemon=True)
-    if before is not None:
+    if watched:
         watcher.start()
     start = time.perf_counter()
     try:
@@ -47,15 +48,12 @@ def measured() -> Iterator[Measured]:
     finally:
         result.seconds = time.perf_counter() - start
         done.set()
-        if before is not None:
+        if watched:
             watcher.join()
             result.megabytes = max(highest, _megabytes()) - before
 
 
-def _megabytes() -> float | None:
-    """Memory of this process that is no mapped file, in MiB."""
-    if STATUS.exists():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) / 1024
-    return None
+def _megabytes() -> float:
+    """Memory of this process without mapped files, in MiB."""
+    lines = STATUS.read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon:"))

@@ -48,7 +48,7 @@ def measure_scale(sizes: Sequence[int], k: int, device: torch.device) -> list[di
             exact = ExactSearch(store, "cosine", device)
             # A first search brings the keys into memory.
             exact.search(queries[:16], k)
-            row = {
+            row: dict[str, Any] = {
                 "entries": entries,
                 "bytes": store.manifest.bytes,
                 "k": min(k, entries),

@@ -85,7 +85,7 @@ class ScoreSettings:
 
 def plant_errors(
     sentences: Sequence[Sentence], scheme: str, part: float, seed: int
-) -> list[dict[str, str | int]]:
+) -> list[dict[str, Any]]:
     """Change a part of the entities, a third of them in each of three ways.
 
     `type`: another type, drawn uniformly from those of the corpus. `boundary`: one word more or less on one
@@ -103,16 +103,17 @@ def plant_errors(
         last word are indices in the sentence, from 0, both included.
     """
     generator = np.random.default_rng(seed)
-    spans: list[list[Span | None]] = [word_spans(each.tags, scheme) for each in sentences]
+    spans: list[list[Span | None]] = [[*word_spans(each.tags, scheme)] for each in sentences]
     entities = [(s, e) for s, found in enumerate(spans) for e in range(len(found))]
-    types = sorted({span[0] for found in spans for span in found})
-    planted: list[dict[str, str | int]] = []
+    types = sorted({span[0] for found in spans for span in found if span})
+    planted: list[dict[str, Any]] = []
     for index in generator.permutation(len(entities)):
         if len(planted) == round(part * len(entities)):
             break
         number, place = entities[index]
         kind = KINDS[len(planted) % len(KINDS)]
         old = spans[number][place]
+        assert old
         new = change(old, kind, types, spans[number], len(sentences[number]), generator)
         if new == old:
             continue

@@ -224,7 +224,7 @@ def best_vote(found: Curves, max_knn_weight: float) -> VoteSettings:
     weights = np.linspace(0, max_knn_weight, 1 + round(100 * max_knn_weight))
     best, highest = None, -1.0
     for (k, temperature), curve in sorted(found.items()):
-        weight, f1 = curve.best_of(weights)
+        weight, f1 = curve.best_of(weights.tolist())
         if f1 > highest:
             best, highest = VoteSettings(k, temperature, weight), f1
     assert best is not None
@@ -286,7 +286,7 @@ def measure(settings: SmallerStoresSettings) -> dict[str, Any]:
             "entries": store.entries,
             "dim": store.dim,
             "bytes": sum(
-                shard.files[name]["bytes"]
+                int(shard.files[name]["bytes"])
                 for shard in store.manifest.shards
                 for name in SEARCHED_FILES
                 if name in shard.files

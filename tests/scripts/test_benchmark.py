@@ -48,3 +48,14 @@ def test_all_parts_are_measured(results):
     assert results["building"]["entries"] == results["store"]["entries"]
     assert results["tuning"]["settings"] >= 10_000
     assert [row["entries"] for row in results["scale"]] == [2000, 20_000]
+
+
+def test_adding_a_sentence_is_measured(run, trained):
+    finished = run(
+        *("scripts/benchmark/adding.py", "--model_path", trained / "model"),
+        *("--entries", 500, "--times", 2),
+    )
+    lines = finished.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["encode", "add", "refresh"]
+    assert all(re.search(r"median +[\d.]+ ms, worst +[\d.]+ ms$", line) for line in lines)
+    assert "500 x 32 float16" in finished.stderr

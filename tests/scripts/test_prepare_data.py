@@ -410,6 +410,10 @@ def test_the_script_runs_from_any_folder(raw, tmp_path):
     )
     assert finished.stderr.splitlines() == ["tag scheme: BIO", "o/a.bmes: 1 sentences written"]
     assert (tmp_path / "o" / "a.bmes").read_text() == "Ada S-PER\n\n"
+    for split in SPLITS:
+        (tmp_path / "raw" / f"{split}.txt").write_text("Ada B-PER\n")
+    finished = command("resume", "--raw", "raw", "--out", "p", cwd=tmp_path)
+    assert finished.stdout.splitlines()[2].split() == "train 1 3821 3 - 1 13440".split()
 
 
 def test_the_script_answers_contradictions_in_one_line(tmp_path):
