@@ -157,8 +157,7 @@ def _digest(
     settings: InferSettings, corpus: "Corpus", tagger: "TrainedTagger", store: "Datastore"
 ) -> str:
     """Hash of what the tags depend on, paths aside: it has to be the same in all processes."""
-    names = ("split", "k", "temperature", "knn_weight", "similarity", "exhaustive")
-    names = (*names, "batch_size", "precision")
+    names = "split k temperature knn_weight similarity exhaustive batch_size precision".split()
     words = [sentence.words for sentence in corpus.splits[settings.split]]
     content = [store.content_id, tagger.provenance, tagger.max_length, words]
     content += [getattr(settings, name) for name in names]

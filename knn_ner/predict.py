@@ -9,7 +9,7 @@ gold tags. What comes in goes out bit by bit, so that any amount can pass.
 
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -82,7 +82,8 @@ def predict(settings: PredictSettings) -> int:
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
     sources = read_texts(files) if settings.input == "text" else read_columns(files)
     form = as_json if settings.output == "json" else as_columns
-    with writing(settings.out) if settings.out else nullcontext(sys.stdout) as out:
+    with ExitStack() as stack:
+        out = stack.enter_context(writing(settings.out)) if settings.out else sys.stdout
         return pass_through(tagger, sources, form, out, 1 if typing else TEXTS_AT_ONCE)
 
 

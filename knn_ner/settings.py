@@ -22,6 +22,8 @@ S = TypeVar("S")
 
 SplitName = Literal["test", "dev", "train"]
 Similarity = Literal["cosine", "l2"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["32", "16", "bf16"]
 PieceLabels = Literal["published", "first"]
 Units = Literal["words", "characters"]
 
@@ -92,9 +94,9 @@ class RunSettings:
     overlapping windows"""
     batch_size: int = flag(32, parse=positive_int)
     """windows in a batch"""
-    device: Literal["auto", "cpu", "cuda"] = flag("auto")
+    device: Device = flag("auto")
     """where to compute; auto: CUDA if there is any"""
-    precision: Literal["32", "16", "bf16"] = flag("32")
+    precision: Precision = flag("32")
     """precision of the encoder's matrix products: 16 and bf16 are mixed precision; 16 needs a GPU (a CPU runs
     bf16 in its place)"""
     workers: int = flag(0, parse=non_negative_int)

@@ -11,6 +11,7 @@ from knn_ner.data.batching import inference_loader
 from knn_ner.data.encoding import EncodedSentence
 from knn_ner.datastore.key_transform import PUBLISHED, KeyRecipe, KeyTransform
 from knn_ner.model.key_layers import tapping
+from knn_ner.parallel.process_group import SharedProgress
 
 AUTOCAST = {"16": torch.float16, "bf16": torch.bfloat16}
 
@@ -49,7 +50,7 @@ def hidden_states(
     workers: int = 0,
     recipe: KeyRecipe = PUBLISHED,
     share: tuple[int, int] = (0, 1),
-    progress: tqdm | None = None,
+    progress: tqdm | SharedProgress | None = None,
 ) -> Iterator[HiddenStates]:
     """Run a tagger over sentences; each of their rows comes exactly once, in batches of any order.
 

@@ -1,7 +1,7 @@
-"""Sentences into a datastore and out of it: what changes a store that a tagger uses.
+"""Add labelled sentences to a datastore, and change the tags of stored ones.
 
-Each function is one commit: readers see the store before it or after it, and two processes that
-change a store at once wait for each other.
+Each function makes one commit: readers see the store before it or after it. A process that wants to change a store
+waits for another one that does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from knn_ner.tagging.store_keys import write_shard
 from knn_ner.tagging.trained_tagger import TrainedTagger
 from knn_ner.utils.errors import UserError
 
-# Words of the sentences whose pieces are held at once; they become one shard.
+# Words whose pieces are held at once; they become one shard.
 SHARD_WORDS = 1 << 16
 
 
@@ -40,16 +40,23 @@ def add_sentences(
     run: RunSettings | None = None,
     wait: float = WAIT,
 ) -> list[int]:
-    """Add labelled sentences to the datastore that `tagger` made; returns their ids, in order.
+    """Add labelled sentences to a datastore.
 
     Tags that neither the tagger nor the store has become labels of the store.
 
     Args:
+        path: the datastore's folder.
+        tagger: the tagger that made the datastore.
+        sentences: words and tags.
         run: how the encoder runs; by default on the CPU.
         wait: seconds to wait for another process that is changing the store.
 
-    Raises `UserError` for a tag that is none or of another scheme, a sentence without words or with
-    another number of tags, the store of another tagger, and if another process does not finish.
+    Returns:
+        The ids of the sentences, in order.
+
+    Raises:
+        UserError: for a text that is no tag or a tag of another scheme, a sentence without words or with another
+            number of tags than words, another tagger's store, or if the other process does not finish.
     """
     sentences = list(sentences)
     if not sentences:
@@ -82,10 +89,11 @@ def add_sentences(
 def relabel_sentence(
     path: str | Path, tagger: TrainedTagger, sentence_id: int, tags: Sequence[str]
 ) -> None:
-    """Give a stored sentence other tags. Its id and its keys, which know nothing of tags, stay.
+    """Give a stored sentence other tags. Its id and its keys stay, as keys do not depend on tags.
 
-    Raises `UserError` for an unknown id, another number of tags than words, a tag that is none or of
-    another scheme, and the store of another tagger.
+    Raises:
+        UserError: for an unknown id, another number of tags than words, a text that is no tag or a tag of another
+            scheme, and another tagger's store.
     """
     relabel_sentences(path, tagger.encoding, tagger.provenance, {sentence_id: tags})
 
@@ -97,14 +105,20 @@ def relabel_sentences(
     changes: Mapping[int, Sequence[str]],
     wait: float = WAIT,
 ) -> tuple[int, int]:
-    """Give stored sentences other tags, by id; those that have these tags already are left alone.
+    """Give stored sentences other tags; a sentence that has these tags already is left alone.
 
     Args:
-        encoding: of the tagger; its label list does not matter.
-        provenance: what of the tagger is known, to be checked against the store.
+        path: the datastore's folder.
+        encoding: the tagger's encoding; its label list does not matter.
+        provenance: what is known of the tagger, to be compared with the store's provenance.
         changes: sentence id to the tags of its words.
+        wait: seconds to wait for another process that is changing the store.
 
-    Returns: the number of sentences and of entries changed. Raises as `relabel_sentence`.
+    Returns:
+        The numbers of sentences and of entries that were changed.
+
+    Raises:
+        UserError: as `relabel_sentence`.
     """
     with Edit(path, wait) as edit:
         edit.manifest.check_provenance(edit.path, provenance)
@@ -135,12 +149,12 @@ def relabel_sentences(
 def new_labels(
     labels: Sequence[str], sentences: Sequence[Sentence], piece_labels: str
 ) -> list[str]:
-    """What the label list lacks for these sentences: their tags, and the inside labels of their pieces."""
+    """The labels that these sentences need and the list lacks: their tags, and inside labels for their pieces."""
     tags = {tag for sentence in sentences for tag in sentence.tags}
     unseen = [tag for tag in sort_labels(tags) if tag not in labels]
     if piece_labels != "published":
         return unseen
-    # Only types with a new tag get one: pieces of the others are labelled as when the store was built.
+    # Only types with a new tag get an inside label: pieces of other types are labelled as when the store was built.
     types = {position_and_type(tag)[1] for tag in unseen}
     completed = complete_labels([*labels, *unseen])[len(labels) :]
     return [label for label in completed if position_and_type(label)[1] in types]
@@ -149,9 +163,12 @@ def new_labels(
 def check_sentences(
     sentences: Sequence[Sentence], scheme: Scheme, source: str = "sentence"
 ) -> None:
-    """Raise `UserError` unless each sentence has words, and for each a tag of the scheme.
+    """Raise `UserError` unless each sentence has words, and a tag of the scheme for each word.
 
-    source: the file that the sentences are from, if they know their lines; else what to call them.
+    Args:
+        sentences: the sentences.
+        scheme: the datastore's scheme.
+        source: the file that the sentences are from, if they have line numbers; else what to call a sentence.
     """
     letters = {OUTSIDE, "B", scheme.inside, *("ES" if scheme.closes else "")}
     for number, sentence in enumerate(sentences):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from knn_ner.data.batching import sentence_chunks
@@ -52,11 +53,11 @@ class Retrieved:
 
     base_labels: np.ndarray
     rows: np.ndarray
-    base: torch.Tensor
-    similarities: torch.Tensor
-    labels: torch.Tensor
-    all_votes: dict[float, torch.Tensor]
-    counts: torch.Tensor | None = None
+    base: Tensor
+    similarities: Tensor
+    labels: Tensor
+    all_votes: dict[float, Tensor]
+    counts: Tensor | None = None
 
 
 def retrieve(
@@ -82,12 +83,12 @@ def retrieve(
     base_labels = np.zeros(len(split.gold), dtype=np.int64)
     alignment = LabelAlignment(tagger.labels, searcher.store.labels)
     device = choose_device(run.device)
-    parts: list[tuple] = []
+    parts: list[tuple[Any, ...]] = []
     first = 0
     with tqdm(total=len(split.gold), unit="piece", unit_scale=True, desc="tune") as progress:
         for chunk in sentence_chunks(split.encoded, CHUNK_ROWS):
             start = time.perf_counter()
-            batches = []
+            batches: list[tuple[np.ndarray, Tensor, Tensor]] = []
             for batch in tagger.hidden_states(chunk, run, searcher.store.recipe, progress=progress):
                 rows = first + batch.rows.numpy()
                 base = alignment.base(batch.logits.softmax(-1))
@@ -98,10 +99,10 @@ def retrieve(
             first += sum(map(len, chunk))
             searching = time.perf_counter()
             seconds["encode"] += searching - start
-            rows = np.concatenate([part[0] for part in batches])
+            all_rows, bases, states = zip(*batches, strict=True)
+            rows = np.concatenate(all_rows)
             order = np.argsort(rows)
-            rows = rows[order]
-            base, hidden = (torch.cat([part[i] for part in batches])[order] for i in (1, 2))
+            rows, base, hidden = rows[order], torch.cat(bases)[order], torch.cat(states)[order]
             parts.append(
                 neighbours(
                     *(searcher, alignment, rows, base, hidden, finite, everything),
@@ -109,17 +110,17 @@ def retrieve(
                 )
             )
             seconds["search"] += time.perf_counter() - searching
-    rows, base, similarities, labels, votes, counts = zip(*parts, strict=True)
+    found, *columns = zip(*parts, strict=True)
+    bases, similarities, labels, counts = (torch.cat(columns[place]) for place in (0, 1, 2, 4))
+    votes = torch.cat(columns[3], dim=1)
     return Retrieved(
         base_labels,
-        np.concatenate(rows),
-        torch.cat(base),
-        torch.cat(similarities),
-        torch.cat(labels),
-        dict(zip(grid.grid_temperature, torch.cat(votes, dim=1), strict=True))
-        if everything
-        else {},
-        None if searcher.store.weights is None else torch.cat(counts),
+        np.concatenate(found),
+        bases,
+        similarities,
+        labels,
+        dict(zip(grid.grid_temperature, votes, strict=True)) if everything else {},
+        None if searcher.store.weights is None else counts,
     )
 
 
@@ -127,8 +128,8 @@ def neighbours(
     searcher: Searcher,
     alignment: LabelAlignment,
     rows: np.ndarray,
-    base: torch.Tensor,
-    hidden: torch.Tensor,
+    base: Tensor,
+    hidden: Tensor,
     finite: list[int],
     everything: bool,
     expected: int,
@@ -147,9 +148,9 @@ def neighbours(
     if finite:
         found = searcher.search(hidden, max(finite))
         labels = alignment.vote_labels(searcher.neighbour_labels(found.indices))
-        similarities = counts = found.similarities
-        if searcher.store.weights is not None:
-            counts = searcher.neighbour_weights(found.indices)
+        similarities = found.similarities
+        weights = searcher.neighbour_weights(found.indices)
+        counts = similarities if weights is None else weights
         if not everything:
             matters = (labels != base.argmax(-1, keepdim=True)).any(1).cpu()
     votes = (
@@ -170,11 +171,11 @@ def neighbours(
 def agreed(
     searcher: Searcher,
     alignment: LabelAlignment,
-    base: torch.Tensor,
-    hidden: torch.Tensor,
+    base: Tensor,
+    hidden: Tensor,
     k: int,
     expected: int,
-) -> torch.Tensor:
+) -> Tensor:
     """Which rows' k nearest entries are known to have the tagger's label without a search: (M,) bool.
 
     expected: how many rows will be asked for, in all.
@@ -220,7 +221,7 @@ def curves(
     most = retrieved.similarities.shape[1] if counts is None else max(grid_k)
     finite = sorted({min(k, most) for k in grid_k if k > 0})
     for temperature in grid_temperature:
-        votes = {k: [] for k in finite}
+        votes: dict[int, list[np.ndarray]] = {k: [] for k in finite}
         for start in range(0, len(ours), VOTE_ROWS):
             part = slice(start, start + VOTE_ROWS)
             for k, vote in zip(
@@ -340,7 +341,7 @@ def look_for_stored(split: Split, store: Datastore, unseen: bool) -> Split:
             f"{count}, and --unseen leaves them out; tune on other sentences, or without --unseen"
         )
     logger.info(f"{count}, and left out")
-    kept = np.flatnonzero(~stored)
+    kept = np.flatnonzero(~stored).tolist()
     return Split(
         [split.sentences[place] for place in kept],
         [split.encoded[place] for place in kept],

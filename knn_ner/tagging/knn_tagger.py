@@ -1,4 +1,4 @@
-"""`KnnTagger`: a trained tagger with its datastore, for texts.
+"""`KnnTagger`: a trained tagger with its datastore, for use from Python.
 
 from knn_ner import KnnTagger
 tagger = KnnTagger.from_pretrained("S/model", datastore="P")
@@ -9,6 +9,7 @@ for entity in tagger.predict("Ada Lovelace wrote to Charles Babbage."):
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from tqdm import tqdm
@@ -22,8 +23,11 @@ from knn_ner.search.searcher import Searcher
 from knn_ner.search.tuned_settings import choose_vote
 from knn_ner.settings import (
     EXACT,
+    Device,
     IndexSettings,
+    Precision,
     RunSettings,
+    Similarity,
     TunedIndexSettings,
     VoteFlags,
     VoteSettings,
@@ -48,14 +52,18 @@ Input = str | Sequence[str]
 
 
 class KnnTagger:
-    """Finds entities with a tagger mixed with its nearest neighbours, or with the tagger alone.
+    """Finds entities with the mix of a tagger and its nearest neighbours, or with the tagger alone.
 
-    Make one with `from_pretrained`. It may be used from several threads.
+    `from_pretrained` makes one. Several threads may use it.
 
     Attributes:
-        settings: k, temperature and knn_weight, None without a datastore; may be set.
-        store: the datastore as it was when it was opened or last refreshed; None without.
-        word_rule: how raw text is split into words; see `knn_ner.data.word_splitting`.
+        tagger: network, tokeniser and encoding.
+        store: the datastore as it was when it was opened or last refreshed; None for the tagger alone.
+        settings: k, temperature and knn_weight; None without a datastore. They may be set.
+        similarity: `cosine` or `l2`.
+        word_rule: the rule of `knn_ner.data.word_splitting` by which raw text is split into words.
+        run: how the encoder runs.
+        device: where the encoder runs.
     """
 
     def __init__(
@@ -89,27 +97,39 @@ class KnnTagger:
         k: int | None = None,
         temperature: float | None = None,
         knn_weight: float | None = None,
-        similarity: str | None = None,
+        similarity: Similarity | None = None,
         index: str = EXACT,
         nprobe: int | None = None,
         ef_search: int | None = None,
-        device: str = "auto",
+        device: Device = "auto",
         max_length: int = 512,
         batch_size: int = 32,
-        precision: str = "32",
+        precision: Precision = "32",
         workers: int = 0,
     ) -> "KnnTagger":
-        """Load a tagger, by folder or hub name, and the datastore that it made.
+        """Load a tagger and the datastore that it made.
 
-        datastore: its folder; without one, the tagger alone answers.
-        k, temperature, knn_weight, similarity: what is not given is what was tuned on dev for the
-            datastore (`python -m knn_ner.tune` keeps it there), which is said.
-        index, nprobe, ef_search, device, batch_size, precision, workers: as the flags of the commands.
-            What is added to the datastore counts at once with every index; it is searched exactly.
-        max_length: word pieces that the encoder reads at once; longer texts go through windows.
+        Args:
+            model: the tagger: a folder or a hub name.
+            datastore: the datastore's folder; without one, the tagger alone answers.
+            k: number of neighbours that vote; -1: every entry. What is not given of k, temperature, knn_weight and
+                similarity is what `knn_ner.tune` chose for the datastore; the log says so.
+            temperature: T of exp(similarity / T).
+            knn_weight: weight of the neighbours' vote in the mix, from 0 to 1.
+            similarity: `cosine` or `l2`.
+            index: `exact`, `auto`, or the name of an index. Entries that were added after the index was built are
+                searched exactly.
+            nprobe: lists of an IVF index to visit.
+            ef_search: candidates that an HNSW index keeps.
+            device: `auto`, `cpu` or `cuda`.
+            max_length: word pieces in a window; longer texts go through overlapping windows.
+            batch_size: windows in a batch.
+            precision: `32`, `16` or `bf16`.
+            workers: data loading processes.
 
-        Raises `UserError` when something cannot be loaded, the datastore is another tagger's, or a
-        setting is neither given nor tuned, or out of range.
+        Raises:
+            UserError: if tagger or datastore cannot be loaded or do not belong together, or a setting is out of
+                range or neither given nor tuned.
         """
         return cls.from_settings(
             model,
@@ -150,7 +170,7 @@ class KnnTagger:
 
     @property
     def labels(self) -> list[str]:
-        """The labels that words can get: the tagger's, then those that only the datastore has."""
+        """The labels that a word can get: the tagger's, then those that only the datastore has."""
         stored = self.store.labels if self.store else []
         return list(dict.fromkeys([*self.tagger.labels, *stored]))
 
@@ -161,21 +181,26 @@ class KnnTagger:
         words: bool | None = None,
         settings: VoteSettings | None = None,
     ) -> list[Entity] | list[list[Entity]]:
-        """The entities of a text or of a sentence of words, or a list of them for each of many.
+        """Find the entities of one text or sentence, or of each of several.
 
-        inputs: a string is a raw text. A list of strings is one sentence of words if none of them holds
-            white space (for a tagger of Chinese characters: if each is a single character), and
-            otherwise many texts; say `words=True` or `words=False` where it could be either. A list
-            that holds lists is many, texts and sentences of words as they come.
-        settings: in place of the tagger's own.
+        Offsets count the characters of the text. The text of a sentence of words is the words joined with spaces
+        (Chinese: without).
 
-        Offsets count the characters of the text as given; of words, those of the text that they make,
-        joined by spaces (Chinese: by nothing).
+        Args:
+            inputs: a string is a raw text. A list of strings is one sentence of words if none of them holds white
+                space (for a tagger of Chinese characters: if each is a single character), otherwise a list of
+                texts. A list that holds lists is a list of texts and sentences.
+            words: True if a list of strings is a sentence of words, False if it is a list of texts.
+            settings: k, temperature and knn_weight, in place of the tagger's own.
 
-        Raises `UserError` for anything else, and for words that are empty or hold white space.
+        Returns:
+            The entities of the text, or a list of entities for each text.
+
+        Raises:
+            UserError: for any other input, and for words that are empty or hold white space.
         """
-        one = is_one(inputs, words, self.tagger.encoding.units == "characters")
-        predictions = self.stream([inputs] if one else inputs, len(inputs), settings=settings)
+        one, texts = self._texts(inputs, words)
+        predictions = self.stream(texts, len(texts), settings=settings)
         entities = [prediction.entities for prediction in predictions]
         return entities[0] if one else entities
 
@@ -187,12 +212,21 @@ class KnnTagger:
         settings: VoteSettings | None = None,
         at_once: int = TEXTS_AT_ONCE,
     ) -> Iterator[Prediction]:
-        """What is found in each of many texts (strings) or sentences (lists of words), as it comes.
+        """Tag many texts (strings) or sentences (lists of words), one after the other.
 
-        No more than `at_once` of them are held. A progress bar shows when it takes longer.
-        total: their number, if known, for the bar.
+        A progress bar shows after some seconds.
 
-        Raises `UserError` as `predict` does.
+        Args:
+            texts: the texts and sentences; no more than `at_once` of them are held.
+            total: their number, if known, for the progress bar.
+            settings: k, temperature and knn_weight, in place of the tagger's own.
+            at_once: number of texts that are tagged together.
+
+        Yields:
+            A prediction for each text, in order.
+
+        Raises:
+            UserError: as `predict`.
         """
         for part in self._parts(texts, total, at_once, "predict"):
             searcher = self._searcher
@@ -207,19 +241,24 @@ class KnnTagger:
         words: bool | None = None,
         settings: VoteSettings | None = None,
     ) -> list[ExplainedEntity] | list[list[ExplainedEntity]]:
-        """`predict` with the neighbours that decided, and with what the tagger alone would have found.
+        """Find entities as `predict` does, with the neighbours that decided.
 
-        For each word of an entity: its nearest neighbours with their sentences, labels, similarities and
-        shares of the vote, and what it would be without them. Entities that the tagger alone finds are
-        among them (`found_by`), with the neighbours that voted against.
+        Each word of an entity has its nearest neighbours with their sentences, labels, similarities and shares of the
+        vote, and the label that it would get without them. Entities that only the tagger alone finds are
+        included (`found_by`), with the neighbours that voted against them.
 
-        Raises `UserError` as `predict` does, and without a datastore.
+        Args:
+            inputs: as for `predict`.
+            neighbours: number of neighbours to show of each word.
+            words: as for `predict`.
+            settings: as for `predict`.
+
+        Raises:
+            UserError: as `predict`, and without a datastore.
         """
-        one = is_one(inputs, words, self.tagger.encoding.units == "characters")
-        texts = self.explain_texts(
-            [inputs] if one else inputs, len(inputs), neighbours=neighbours, settings=settings
-        )
-        entities = [text.entities for text in texts]
+        one, texts = self._texts(inputs, words)
+        explained = self.explain_texts(texts, len(texts), neighbours=neighbours, settings=settings)
+        entities = [text.entities for text in explained]
         return entities[0] if one else entities
 
     def explain_texts(
@@ -232,12 +271,18 @@ class KnnTagger:
         also: Iterable[Iterable[int]] | None = None,
         around: int = 0,
     ) -> Iterator[ExplainedText]:
-        """`explain`, text by text, with the evidence for each word of an entity.
+        """Explain many texts, one after the other.
 
-        also: for each text, further words to give the evidence for.
-        around: how many entries of the datastore to name around each word, shown or not.
+        Args:
+            texts: the texts and sentences.
+            total: their number, if known, for the progress bar.
+            neighbours: number of neighbours to show of each word.
+            settings: k, temperature and knn_weight, in place of the tagger's own.
+            also: for each text, further words to give the evidence for.
+            around: number of entries of the datastore to name around each word, shown or not.
 
-        Raises `UserError` as `explain` does.
+        Raises:
+            UserError: as `explain`.
         """
         if self._searcher is None:
             raise UserError("no datastore: give one to from_pretrained, as neighbours come from it")
@@ -246,6 +291,7 @@ class KnnTagger:
         further = None if also is None else iter(also)
         for part in self._parts(texts, total, TEXTS_AT_ONCE, "explain"):
             searcher, chosen = self._searcher, settings or self.settings
+            assert chosen is not None
             wanted = [() if further is None else tuple(next(further)) for _ in part]
             split, tagging = self._tag(part, searcher, chosen, wanted, keep=True)
             alignment = LabelAlignment(self.tagger.labels, searcher.store.labels)
@@ -262,12 +308,18 @@ class KnnTagger:
             yield from explainer.explain(wanted)
 
     def add(self, words: Sequence[str], tags: Sequence[str]) -> int:
-        """Add a labelled sentence to the datastore; it counts from the next prediction on.
+        """Add a labelled sentence to the datastore; the next prediction uses it.
 
-        tags: one for each word, in the scheme of the datastore; types may be new.
+        Args:
+            words: the words of the sentence.
+            tags: one tag for each word, in the datastore's scheme; types may be new.
 
-        Returns the id of the sentence. Raises `UserError` without a datastore, for tags that do not fit
-        the words or the scheme, and while another process is writing to the datastore.
+        Returns:
+            The id of the sentence.
+
+        Raises:
+            UserError: without a datastore, for tags that do not fit the words or the scheme, and if another process
+                does not finish writing to the datastore.
         """
         if self.store is None:
             raise UserError(
@@ -285,15 +337,22 @@ class KnnTagger:
         return sentence_id
 
     def refresh(self) -> None:
-        """Take in what this or another process has changed in the datastore since it was opened."""
-        if self.store is not None:
+        """Use what this or another process has changed in the datastore since it was opened."""
+        if self.store is not None and self._searcher is not None:
             self.store = self.store.refresh()
             self._searcher = reopen(self._searcher, self.store)
+
+    def _texts(
+        self, inputs: Input | Sequence[Input], words: bool | None
+    ) -> tuple[bool, Sequence[Input]]:
+        """Whether the argument of `predict` is one text or sentence, and the list of texts and sentences."""
+        one = is_one(inputs, words, self.tagger.encoding.units == "characters")
+        return one, [cast(Input, inputs)] if one else inputs
 
     def _parts(
         self, texts: Iterable[Input | Text], total: int | None, at_once: int, name: str
     ) -> Iterator[list[Text]]:
-        """Texts in runs of `at_once`, with a progress bar."""
+        """The texts in groups of `at_once`, with a progress bar."""
         part: list[Text] = []
         rule, joiner = self.word_rule, self.tagger.encoding.joiner
         with tqdm(total=total, unit="text", desc=name, delay=BAR_AFTER) as progress:
@@ -315,7 +374,7 @@ class KnnTagger:
         also: Sequence[Sequence[int]] = (),
         keep: bool = False,
     ) -> tuple[Split, Tagging]:
-        """Tag texts; `also`: for each of them, words to search for whatever their tags."""
+        """Tag texts; `also`: for each of them, words whose neighbours are looked up whatever their tags."""
         sentences = [Sentence(text.words, [OUTSIDE] * len(text)) for text in texts]
         stored = searcher.store.labels if searcher else []
         labels = list(dict.fromkeys([*self.tagger.labels, *stored]))

@@ -4,10 +4,12 @@ import dataclasses
 import enum
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from knn_ner.data.batching import sentence_chunks
 from knn_ner.data.tags import OUTSIDE
@@ -103,7 +105,7 @@ def tag(
     keep: bool = False,
     device: torch.device | None = None,
     share: tuple[int, int] = (0, 1),
-    progress: SharedProgress | None = None,
+    progress: tqdm | SharedProgress | None = None,
 ) -> Tagging:
     """Tag a split chunk by chunk: encode, search where a vote can change the tag, mix.
 
@@ -170,10 +172,10 @@ def tag(
         searching = time.perf_counter()
         if searcher is not None and vote is not None and parts:
             # In the order of the corpus, so that results do not depend on the batches.
-            rows = np.concatenate([part[0] for part in parts])
+            all_rows, bases, states = zip(*parts, strict=True)
+            rows = np.concatenate(all_rows)
             order = np.argsort(rows)
-            rows = rows[order]
-            base, hidden = (torch.cat([part[i] for part in parts])[order] for i in (1, 2))
+            rows, base, hidden = rows[order], torch.cat(bases)[order], torch.cat(states)[order]
             if termination is not None:
                 # Estimated from the rows so far.
                 termination.expected = (tagging.searched + len(rows)) * size // first
@@ -199,7 +201,7 @@ def gather_taggings(tagging: Tagging, group: Group) -> Tagging:
     """The tags of all rows, in every process, from those of each process; seconds are the slowest's."""
     if group.size == 1:
         return tagging
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for each in dataclasses.fields(tagging):
         array = getattr(tagging, each.name)
         if isinstance(array, np.ndarray):

@@ -1,4 +1,4 @@
-"""What `KnnTagger` is given: raw texts or sentences of words, one or many."""
+"""The input of `KnnTagger`: raw texts or sentences of words, one or several."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from knn_ner.data.word_splitting import split_words
 from knn_ner.utils.errors import UserError
 
-# What no word of a corpus holds; other white space, such as U+3000, can be a word there.
+# Characters that no word of a corpus holds; other white space, such as U+3000, can be a word.
 SEPARATORS = frozenset(" \t\r\n")
 
 
@@ -16,7 +16,9 @@ SEPARATORS = frozenset(" \t\r\n")
 class Text:
     """A text and its words.
 
-    spans: (start, end) of each word in `text`, in code points.
+    Attributes:
+        text: the text as given.
+        spans: (start, end) of each word in `text`, in code points.
     """
 
     text: str
@@ -24,9 +26,10 @@ class Text:
 
     @classmethod
     def of_words(cls, words: Sequence[str], joiner: str) -> "Text":
-        """Words, and the text that they make with `joiner` (a space, or nothing) between them.
+        """A sentence of words; its text is the words with `joiner` between them.
 
-        Raises `UserError` for a word that is no string, is empty, or could not stand in a column file.
+        Raises:
+            UserError: for a word that is no string, is empty, or holds a column separator.
         """
         spans, start = [], 0
         for number, word in enumerate(words):
@@ -55,11 +58,16 @@ class Text:
 def is_one(inputs: Any, words: bool | None, characters: bool) -> bool:
     """Whether an argument of `predict` is a single text or a single sentence of words.
 
-    A string is a text. A list of strings is one sentence of words if `words` is true, many texts if it
-    is false, and if it is None what it looks like: words, if none holds white space (for taggers of
-    `characters`: if each is a single character). A list that holds lists is many.
+    A string is a text. A list that holds lists is a list of texts and sentences.
 
-    Raises `UserError` for anything else.
+    Args:
+        inputs: the argument.
+        words: True if a list of strings is a sentence of words, False if it is a list of texts. If None, it is a
+            sentence if no string holds white space (`characters`: if each string is a single character).
+        characters: whether the tagger's tokens are characters.
+
+    Raises:
+        UserError: for anything else.
     """
     if isinstance(inputs, str):
         if words:
@@ -81,9 +89,10 @@ def is_one(inputs: Any, words: bool | None, characters: bool) -> bool:
 
 
 def read_text(element: Any, rule: str, joiner: str) -> Text:
-    """One text, or one sentence of words.
+    """Make a `Text` of a raw text, split by a word rule, or of a sentence of words.
 
-    Raises `UserError` when it is neither.
+    Raises:
+        UserError: if it is neither.
     """
     if isinstance(element, Text):
         return element

@@ -28,6 +28,7 @@ from knn_ner.model.backbone import (
     weights_hash,
 )
 from knn_ner.model.encode import HiddenStates, hidden_states
+from knn_ner.parallel.process_group import SharedProgress
 from knn_ner.settings import RunSettings
 from knn_ner.utils.device import choose_device
 
@@ -77,7 +78,7 @@ class TrainedTagger:
         *,
         device: torch.device | None = None,
         share: tuple[int, int] = (0, 1),
-        progress: tqdm | None = None,
+        progress: tqdm | SharedProgress | None = None,
     ) -> Iterator[HiddenStates]:
         """Hidden states and logits of sentences, batch by batch (see `model.encode.hidden_states`).
 

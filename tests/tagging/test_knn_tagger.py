@@ -23,7 +23,7 @@ from knn_ner.search.interpolation import LabelAlignment
 from knn_ner.settings import VoteSettings
 from knn_ner.synthetic.encoder import write_character_encoder
 from knn_ner.tagging.entities import find_entities
-from knn_ner.tagging.neighbours import weigh
+from knn_ner.tagging.explanation import neighbour_shares
 from knn_ner.tagging.texts import Text
 from knn_ner.utils.errors import UserError
 
@@ -252,7 +252,7 @@ def test_without_any_neighbour_left_the_tagger_alone_answers(tmp_path, k):
     alignment = LabelAlignment(LABELS, LABELS)
     base = torch.tensor([[0.5, 0.2, 0.1, 0.1, 0.1]])
     vote = VoteSettings(k, temperature=0.1, knn_weight=0.5)
-    weighed = weigh(searcher, alignment, torch.from_numpy(keys[:1]), base, vote, shown=8)
+    weighed = neighbour_shares(searcher, alignment, torch.from_numpy(keys[:1]), base, vote, shown=8)
     assert weighed.entries.shape[1] == weighed.shares.shape[1] == (2 if k == 2 else 3)
     assert weighed.shares.sum() == pytest.approx(1)
     if k == 2:
