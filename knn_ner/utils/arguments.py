@@ -102,7 +102,9 @@ def add_settings(parser: argparse.ArgumentParser, settings: type, **defaults: An
         for name in vars(base).get("__annotations__", {}):
             owners.setdefault(name, base)
     groups: dict[str | None, Any] = {}
-    for field in dataclasses.fields(settings):
+    # The command's own flags first, then the groups in the order in which the class names them.
+    order = settings.__mro__.index
+    for field in sorted(dataclasses.fields(settings), key=lambda each: order(owners[each.name])):
         if field.metadata.get("hidden"):
             continue
         owner = vars(owners[field.name])
