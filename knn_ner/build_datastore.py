@@ -17,6 +17,7 @@ from knn_ner.settings import (
     SeededRunSettings,
     SplitName,
     TaggerSettings,
+    UnitsSettings,
 )
 from knn_ner.utils.arguments import flag, positive_int
 from knn_ner.utils.command import read_command, run_main
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildSettings(
-    CorpusSettings, TaggerSettings, KeySettings, SeededRunSettings, ProcessSettings
+    CorpusSettings,
+    TaggerSettings,
+    KeySettings,
+    UnitsSettings,
+    SeededRunSettings,
+    ProcessSettings,
 ):
     """The settings of `python -m knn_ner.build_datastore`."""
 
@@ -72,7 +78,7 @@ def build_datastore(settings: BuildSettings, group: "Group | None" = None) -> di
 
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
     corpus.report()
-    tagger = load(settings.model_path, settings.max_length, corpus)
+    tagger = load(settings.model_path, settings.max_length, corpus, units=settings.units)
     return store_sentences(
         settings.datastore_path,
         tagger,

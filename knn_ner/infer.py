@@ -25,6 +25,7 @@ from knn_ner.settings import (
     SplitName,
     TaggerSettings,
     TunedIndexSettings,
+    UnitsSettings,
     VoteFlags,
     VoteSettings,
 )
@@ -45,6 +46,7 @@ class InferSettings(
     TaggerSettings,
     VoteFlags,
     TunedIndexSettings,
+    UnitsSettings,
     SeededRunSettings,
     ProcessSettings,
 ):
@@ -105,7 +107,9 @@ def infer(settings: InferSettings, group: "Group | None" = None) -> dict[str, An
     settings = dataclasses.replace(settings, similarity=similarity, **dataclasses.asdict(vote))
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
     corpus.report()
-    tagger, store, split = load_with_split(settings, settings, corpus, settings.split)
+    tagger, store, split = load_with_split(
+        settings, settings, corpus, settings.split, settings.units
+    )
     group.check_same(
         "corpus, tagger, datastore or setting", _digest(settings, corpus, tagger, store)
     )

@@ -191,6 +191,15 @@ class TaggerSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class UnitsSettings:
+    """How words are joined before they are word-pieced, where that is not as in training."""
+
+    units: Literal["auto", "words", "characters"] = flag("auto")
+    """what a token is: characters are joined without spaces; auto: as the datastore, or else the training, has it (the
+    published scripts store and tag Chinese corpora of bert/ as words)"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class IndexSettings:
     """How the datastore is searched."""
 

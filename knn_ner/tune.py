@@ -17,6 +17,7 @@ from knn_ner.settings import (
     IndexSettings,
     SeededRunSettings,
     TaggerSettings,
+    UnitsSettings,
     VoteSettings,
 )
 from knn_ner.utils.arguments import flag
@@ -27,7 +28,14 @@ logger = logging.getLogger("knn_ner.tune")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneSettings(CorpusSettings, TaggerSettings, IndexSettings, GridSettings, SeededRunSettings):
+class TuneSettings(
+    CorpusSettings,
+    TaggerSettings,
+    IndexSettings,
+    GridSettings,
+    UnitsSettings,
+    SeededRunSettings,
+):
     """The settings of `python -m knn_ner.tune`."""
 
     save_path: str = flag(metavar="O")
@@ -67,7 +75,9 @@ def tune(settings: TuneSettings) -> dict[str, Any]:
 
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=("dev",))
     corpus.report()
-    store, found, seconds = sweep_split(settings, settings, settings, settings, corpus, "dev")
+    store, found, seconds = sweep_split(
+        settings, settings, settings, settings, corpus, "dev", settings.units
+    )
     best = best_setting(found)
     save_path = Path(settings.save_path)
     tried = write_sweep(save_path / "tuning.csv", found)

@@ -3,4 +3,4 @@
 source "$(dirname "$0")/../../scripts/experiment.sh"
 corpus msra ner.bmes
 published --k 2048 --temperature 0.0103 --knn_weight 0.15
-tag_test --max_length 512 "$@"
+tag_test --max_length 512 --units words "$@"

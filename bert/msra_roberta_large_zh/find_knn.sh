@@ -2,4 +2,4 @@
 # Chinese MSRA, RoBERTa-Large: build the datastore of the tagger.
 source "$(dirname "$0")/../../scripts/experiment.sh"
 corpus msra ner.bmes
-build_datastore --max_length 512 "$@"
+build_datastore --max_length 512 --units words "$@"

@@ -5,4 +5,4 @@ corpus ontonotes4 char.bmes
 train_tagger hfl/chinese-roberta-wwm-ext --max_length 275 \
     --lr 3e-5 --max_epochs 5 --train_batch_size 8 --accumulate_grad_batches 1 \
     --weight_decay 0.1 --hidden_dropout_prob 0.1 --warmup_proportion 0.01 \
-    --val_check_interval 0.25 --precision 16 "$@"
+    --val_check_interval 0.25 --units characters --precision 16 --no-lowercase "$@"

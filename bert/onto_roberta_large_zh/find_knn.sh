@@ -2,4 +2,4 @@
 # Chinese OntoNotes 4.0, RoBERTa-Large: build the datastore of the tagger.
 source "$(dirname "$0")/../../scripts/experiment.sh"
 corpus ontonotes4 char.bmes
-build_datastore --max_length 275 "$@"
+build_datastore --max_length 512 --units words "$@"

@@ -2,5 +2,5 @@
 # Chinese Resume, BERT-Base: tag the test split with tagger and datastore.
 source "$(dirname "$0")/../../scripts/experiment.sh"
 corpus resume word.bmes
-published --k -1 --temperature 0.1 --knn_weight 0.1
-tag_test --max_length 512 "$@"
+swept "temperatures 0.05 to 0.15 and knn_weights 0.75 to 0.85 (k -1)"
+tag_test --max_length 512 --units words "$@"

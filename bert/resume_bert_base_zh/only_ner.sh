@@ -5,4 +5,4 @@ corpus resume word.bmes
 train_tagger google-bert/bert-base-chinese --max_length 512 \
     --lr 3e-5 --max_epochs 10 --train_batch_size 32 --accumulate_grad_batches 1 \
     --weight_decay 0.01 --hidden_dropout_prob 0.1 --warmup_proportion 0 \
-    --val_check_interval 0.25 --precision 32 "$@"
+    --val_check_interval 0.25 --units characters --precision 32 "$@"

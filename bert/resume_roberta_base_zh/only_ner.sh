@@ -5,4 +5,4 @@ corpus resume word.bmes
 train_tagger hfl/chinese-roberta-wwm-ext --max_length 512 \
     --lr 3e-5 --max_epochs 10 --train_batch_size 16 --accumulate_grad_batches 1 \
     --weight_decay 0.01 --hidden_dropout_prob 0.1 --warmup_proportion 0.001 \
-    --val_check_interval 0.25 --precision 16 "$@"
+    --val_check_interval 0.25 --units characters --precision 16 --no-lowercase "$@"

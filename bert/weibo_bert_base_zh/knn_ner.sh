@@ -3,4 +3,4 @@
 source "$(dirname "$0")/../../scripts/experiment.sh"
 corpus weibo all.bmes
 published --k -1 --temperature 0.071 --knn_weight 0.41
-tag_test --max_length 512 "$@"
+tag_test --max_length 512 --units words "$@"

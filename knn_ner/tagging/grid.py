@@ -255,6 +255,7 @@ def sweep_split(
     run: RunSettings,
     corpus: Corpus,
     name: str,
+    units: str = "auto",
 ) -> tuple[Datastore, dict[tuple[int, float], WeightCurve], dict[str, float]]:
     """Try every setting of a grid on a split.
 
@@ -265,6 +266,7 @@ def sweep_split(
         run: how the encoder runs.
         corpus: holds the split.
         name: the split's name.
+        units: `words`, `characters`, or `auto` for those of the datastore.
 
     Returns:
         The datastore, the F1 curves by (k, temperature), and the seconds taken.
@@ -274,7 +276,7 @@ def sweep_split(
     """
     for k in grid.grid_k:
         check_k(k)
-    tagger, store, split = load_with_split(where, run, corpus, name)
+    tagger, store, split = load_with_split(where, run, corpus, name, units)
     searcher = searcher_for(store, search, choose_device(run.device), max(grid.grid_k))
     # Settings chosen on test, for comparison, are chosen on all sentences that are scored.
     if name == "dev":

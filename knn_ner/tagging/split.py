@@ -79,16 +79,26 @@ def make_split(corpus: Corpus, split: str, encoding: Encoding) -> Split:
 
 
 def load_with_split(
-    where: TaggerSettings, run: RunSettings, corpus: Corpus, name: str
+    where: TaggerSettings, run: RunSettings, corpus: Corpus, name: str, units: str = "auto"
 ) -> tuple[TrainedTagger, Datastore, Split]:
     """Load a tagger and its datastore, and encode a split of a corpus over the labels of both.
+
+    Args:
+        where: the tagger and its datastore.
+        run: how the encoder runs.
+        corpus: holds the split.
+        name: the split's name.
+        units: `words`, `characters`, or `auto` for those of the datastore.
 
     Raises:
         UserError: if tagger or datastore cannot be opened, do not belong together, or lack a label of the
             corpus.
     """
-    labels = Manifest.read(Path(where.datastore_path)).labels
+    manifest = Manifest.read(Path(where.datastore_path))
+    labels = manifest.labels
     labels = [*labels, *other_positions(corpus.splits[name], labels)]
-    tagger = load(where.model_path, run.max_length, corpus, labels)
+    if units == "auto":
+        units = manifest.provenance.get("units", units)
+    tagger = load(where.model_path, run.max_length, corpus, labels, units)
     store = open_datastore(where.datastore_path, tagger)
     return tagger, store, make_split(corpus, name, tagger.encoding_with([*store.labels, *labels]))

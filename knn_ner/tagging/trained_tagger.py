@@ -113,7 +113,11 @@ class TrainedTagger:
 
 
 def load(
-    model_path: str | Path, max_length: int, corpus: Corpus, further_labels: Sequence[str] = ()
+    model_path: str | Path,
+    max_length: int,
+    corpus: Corpus,
+    further_labels: Sequence[str] = (),
+    units: str = "auto",
 ) -> TrainedTagger:
     """Load a trained tagger for a corpus, all of whose labels it has.
 
@@ -124,13 +128,15 @@ def load(
         max_length: word pieces in a window; the encoder's own limit if that is lower.
         corpus: the corpus to tag or store.
         further_labels: labels that the corpus may hold beside the tagger's: those of the datastore.
+        units: `words`, `characters`, or `auto` for those of the training.
 
     Raises:
         UserError: if the tagger cannot be loaded, or lacks a label of the corpus.
     """
     model = load_tagger(model_path)
     recorded = _recorded(model)
-    units = recorded.get("units") or detect_units(next(iter(corpus.splits.values())))
+    if units == "auto":
+        units = recorded.get("units") or detect_units(next(iter(corpus.splits.values())))
     piece_labels = recorded.get("piece_labels", "published")
     tokenizer = load_tokenizer(model_path)
     encoding = Encoding(tokenizer, tagger_labels(model), piece_labels, units)

@@ -5,4 +5,4 @@ corpus msra ner.bmes
 train_tagger ShannonAI/ChineseBERT-large --classifier mlp --max_length 512 \
     --lr 1e-5 --max_epochs 40 --train_batch_size 8 --accumulate_grad_batches 2 \
     --weight_decay 0.01 --hidden_dropout_prob 0.2 --warmup_proportion 0.001 \
-    --val_check_interval 0.25 --precision 16 "$@"
+    --val_check_interval 0.25 --units characters --precision 16 "$@"

@@ -3,4 +3,4 @@
 source "$(dirname "$0")/../../../scripts/experiment.sh"
 corpus ontonotes4 char.bmes
 published --k -1 --temperature 0.09 --knn_weight 0.51
-tag_test --max_length 275 "$@"
+tag_test --max_length 512 "$@"
