@@ -9,7 +9,9 @@ that takes `RunSettings` takes the settings of every command that has them.
 import argparse
 import ast
 import dataclasses
+import difflib
 import inspect
+import re
 import sys
 import types
 import typing
@@ -18,6 +20,53 @@ from functools import cache
 from typing import Any, NoReturn, TypeVar
 
 S = TypeVar("S")
+
+
+# Flags of the published code that have no place here, and what to give instead.
+PUBLISHED_FLAGS = {
+    "gpus": "give --device cuda, and --devices N for several GPUs",
+    "distributed_backend": "give --devices N, which starts as many processes",
+    "accelerator": "give --device cuda or --device cpu",
+    "optimizer": "leave it out: both published optimisers are AdamW, which is used",
+    "lr_scheduler": "leave it out: the learning rate rises linearly, then decays linearly",
+    "final_div_factor": "leave it out: it belongs to the one-cycle schedule, which is not used",
+    "adam_epsilon": "leave it out: AdamW has epsilon 1e-8, the published default",
+    "language": "give --units characters for zh, --units words for en",
+    "en_roberta": "leave it out: the tokeniser tells how word pieces are aligned",
+    "path_to_model_hparams_file": "leave it out: --model_path names the folder of the tagger",
+    "checkpoint_path": "give --model_path; knn_ner.import_checkpoint makes it of a checkpoint",
+    "pretrained_checkpoint": "give --model_path; knn_ner.import_checkpoint makes it of a checkpoint",
+    "classifier_sign": "leave it out, or give --classifier",
+    "classifier_act_func": "leave it out, or give --classifier",
+    "model_type": "leave it out: --bert_path tells it",
+    "bert_config_dir": "give --bert_path",
+    "output_dir": "give --save_path",
+    "default_root_dir": "give --save_path",
+    "loss_type": "leave it out: the loss is cross entropy",
+    "debug": "leave it out",
+    "do_lowercase": "leave it out, or give --lowercase",
+    "chinese": "give --units characters",
+    "train_batch_size": "give --batch_size",
+    "eval_batch_size": "give --batch_size",
+}
+# What other tools call a flag.
+SYNONYMS = {
+    "epochs": "max_epochs",
+    "num_train_epochs": "max_epochs",
+    "learning_rate": "lr",
+    "lambda": "knn_weight",
+    "model": "model_path",
+    "model_name_or_path": "bert_path",
+    "encoder": "bert_path",
+    "datastore": "datastore_path",
+    "output": "save_path",
+    "per_device_train_batch_size": "train_batch_size",
+    "max_seq_length": "max_length",
+    "max_len": "max_length",
+    "dropout": "hidden_dropout_prob",
+    "neighbors": "k",
+    "T": "temperature",
+}
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -58,7 +107,20 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line to stderr and exit with code 2."""
+        unknown = re.match(r"unrecognized arguments: --([\w-]+)", message)
+        if unknown:
+            message = f"--{unknown[1]}: {self._advice(unknown[1].replace('-', '_'))}"
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+    def _advice(self, name: str) -> str:
+        """What to give in place of a flag that is not known."""
+        if name in PUBLISHED_FLAGS:
+            return f"a flag of the published code; {PUBLISHED_FLAGS[name]}"
+        known = [option[2:] for option in self._option_string_actions if option.startswith("--")]
+        meant = SYNONYMS.get(name)
+        if meant not in known:
+            meant = next(iter(difflib.get_close_matches(name, known, n=1)), None)
+        return f"no such flag; did you mean --{meant}?" if meant else "no such flag"
 
 
 def flag(
