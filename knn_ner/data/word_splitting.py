@@ -19,6 +19,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from knn_ner.data.unicode_scripts import split_at_scripts
+
 # The regular expressions see a text in which each character that is not ASCII is replaced by a representative:
 # Python's `re` knows no Unicode categories.
 _LETTER, _DIGIT, _MARK, _JOINER, _FLAG, _SYMBOL = (
@@ -113,7 +115,11 @@ def split_words(text: str, rule: str) -> list[tuple[int, int]]:
 
     rule: one of `WORD_RULES`. Offsets count code points, as Python's strings do.
     """
-    return [match.span() for match in _PATTERNS[rule].finditer(text.translate(_CLASSES))]
+    return [
+        part
+        for match in _PATTERNS[rule].finditer(text.translate(_CLASSES))
+        for part in split_at_scripts(text, *match.span())
+    ]
 
 
 def detect_word_rule(sentences: Iterable[Sequence[str]], units: str) -> str:

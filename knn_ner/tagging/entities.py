@@ -1,5 +1,6 @@
 """What prediction gives: entities with their places in the text, and the neighbours that decided them."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -137,11 +138,26 @@ def find_entities(
     """The entities of a text by conlleval's rules, from tags and probabilities of its words."""
     entities = []
     for kind, first, last in word_spans(tags, scheme):
-        start, end = text.spans[first][0], text.spans[last][1]
+        start, end = _visible(text.text, text.spans[first][0], text.spans[last][1])
         score = sum(scores[first : last + 1]) / (last + 1 - first)
         extent = (first, last + 1)
         entities.append(Entity(kind, text.text[start:end], start, end, extent, float(score)))
     return entities
+
+
+def _visible(text: str, start: int, end: int) -> tuple[int, int]:
+    """The part of `text[start:end]` without invisible characters at its ends; all of it if nothing is visible."""
+    first, last = start, end
+    while first < last and _is_invisible(text[first]):
+        first += 1
+    while first < last and _is_invisible(text[last - 1]):
+        last -= 1
+    return (first, last) if first < last else (start, end)
+
+
+def _is_invisible(character: str) -> bool:
+    """Whether a character is white space, a control or a format character (byte-order mark, direction marks)."""
+    return character.isspace() or unicodedata.category(character) in {"Cc", "Cf"}
 
 
 def overlapping(entity: Entity, others: Iterable[Entity]) -> tuple[Entity, ...]:
