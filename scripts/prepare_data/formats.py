@@ -1,4 +1,4 @@
-"""Published files that are no column files with a tag in the last column: `word/tag` lines, JSON lines, bracket columns.
+"""Published files whose last column is no tag: `word/tag` lines, JSON lines, bracket columns.
 
 Each reader turns a file into sentences with BIO tags. `read_published` tells the format from the content.
 """
