@@ -234,7 +234,7 @@ def compact(settings: CompactSettings) -> str:
 def info(settings: InfoSettings) -> str:
     """`info`; returns what to print."""
     from knn_ner.datastore.info import describe, show
-    from knn_ner.search.index_records import list_records
+    from knn_ner.search.faiss_index import list_records
 
     told = describe(settings.datastore_path, list_records(Path(settings.datastore_path)))
     return json.dumps(told, indent=2, ensure_ascii=False) if settings.json else show(told)

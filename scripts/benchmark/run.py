@@ -24,9 +24,8 @@ from benchmark.scale import DIM, measure_scale
 from benchmark.settings import BenchmarkSettings
 from knn_ner.data.corpus import read_corpus
 from knn_ner.datastore.reader import Datastore
-from knn_ner.search.faiss_build import build_index
-from knn_ner.search.faiss_training import recommended
-from knn_ner.search.index_records import list_records
+from knn_ner.search.faiss_build import build_index, recommended
+from knn_ner.search.faiss_index import list_records
 from knn_ner.tagging.split import load_with_split
 from knn_ner.utils.command import read_command
 from knn_ner.utils.device import choose_device
