@@ -19,7 +19,7 @@ from knn_ner.settings import (
     TaggerSettings,
     UnitsSettings,
 )
-from knn_ner.utils.arguments import flag, positive_int
+from knn_ner.utils.arguments import flag, output_folder, positive_int
 from knn_ner.utils.command import read_command, run_main
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class BuildSettings(
 ):
     """The settings of `python -m knn_ner.build_datastore`."""
 
-    datastore_path: str = flag(metavar="P")
+    datastore_path: str = flag(metavar="P", parse=output_folder)
     """folder for the datastore; several machines have to share it"""
     split: SplitName = flag("train")
     """the split to store"""

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from knn_ner.utils.arguments import flag
+from knn_ner.utils.arguments import flag, output_folder
 from knn_ner.utils.command import read_command, run_main
 
 logger = logging.getLogger("knn_ner.compare")
@@ -23,7 +23,7 @@ class CompareSettings:
 
     folders: tuple[str, ...] = flag(positional=True, nargs="+", metavar="S")
     """folders of knn_ner.experiment"""
-    save_path: str = flag(metavar="O")
+    save_path: str = flag(metavar="O", parse=output_folder)
     """folder for tables and plots"""
     against: tuple[str, ...] = flag((), metavar="A")
     """as many folders: kNN of S1 is compared with kNN of A1, and so on"""

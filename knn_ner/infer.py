@@ -29,7 +29,7 @@ from knn_ner.settings import (
     VoteFlags,
     VoteSettings,
 )
-from knn_ner.utils.arguments import flag
+from knn_ner.utils.arguments import flag, output_folder
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.tables import scores_table
 
@@ -52,7 +52,7 @@ class InferSettings(
 ):
     """The settings of `python -m knn_ner.infer`."""
 
-    save_path: str = flag(metavar="O")
+    save_path: str = flag(metavar="O", parse=output_folder)
     """folder for the results"""
     split: SplitName = flag("test")
     """the split to tag"""

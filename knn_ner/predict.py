@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from knn_ner.settings import SeededRunSettings, TunedIndexSettings, VoteFlags
-from knn_ner.utils.arguments import flag
+from knn_ner.utils.arguments import flag, output_file
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 
@@ -38,7 +38,7 @@ class PredictSettings(VoteFlags, TunedIndexSettings, SeededRunSettings):
     output: Literal["json", "columns"] = flag("json")
     """json: a line for each text; columns: word, gold (if the input has it), the tagger's own tag, and that of the
     mix, tab-separated"""
-    out: str | None = flag(None, metavar="FILE")
+    out: str | None = flag(None, metavar="FILE", parse=output_file)
     """file to write (if not given: standard output)"""
 
 

@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Literal, TypeVar
 from knn_ner.utils.arguments import (
     flag,
     non_negative_int,
+    output_folder,
     positive_float,
     positive_int,
     proportion,
+    random_seed,
     scoring_interval,
     window_length,
 )
@@ -109,7 +111,7 @@ class SeededRunSettings(RunSettings):
 
     title: ClassVar[str] = "run"
 
-    seed: int = flag(0)
+    seed: int = flag(0, parse=random_seed)
     """random seed"""
 
 
@@ -157,7 +159,7 @@ class TrainSettings(CorpusSettings, SeededRunSettings, TrainingSettings):
 
     bert_path: str = flag(metavar="B")
     """the encoder: a hub name or a folder"""
-    save_path: str = flag(metavar="S")
+    save_path: str = flag(metavar="S", parse=output_folder)
     """folder for the model, results and logs"""
     resume: bool = flag(False)
     """continue after the last finished epoch in --save_path, if there is one"""
@@ -283,7 +285,7 @@ class SeedSettings(CorpusSettings, RunSettings, TrainingSettings, KeySettings, G
 
     bert_path: str = flag(metavar="B")
     """the encoder: a hub name or a folder"""
-    save_path: str = flag(metavar="S")
+    save_path: str = flag(metavar="S", parse=output_folder)
     """folder for everything"""
     similarity: Similarity = flag("cosine")
     """similarity of two hidden states; l2 is minus the squared Euclidean distance"""
@@ -302,7 +304,7 @@ class ImportSettings:
     """the encoder that it was trained from: a hub name or a folder"""
     labels: str = flag(metavar="L")
     """the ner_labels.txt that it was trained with, in that order"""
-    save_path: str = flag(metavar="S")
+    save_path: str = flag(metavar="S", parse=output_folder)
     """folder for `model`"""
     units: Literal["auto", "words", "characters"] = flag("auto")
     """what a token is: characters are joined without spaces; auto: characters for ChineseBERT, else by the language

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from knn_ner.utils.arguments import flag
+from knn_ner.utils.arguments import flag, output_folder
 from knn_ner.utils.command import read_command, run_main
 
 logger = logging.getLogger("knn_ner.tables")
@@ -22,7 +22,7 @@ class TablesSettings:
 
     runs: str = flag("outputs", metavar="DIR")
     """folder that holds the results"""
-    out: str | None = flag(None, metavar="DIR")
+    out: str | None = flag(None, metavar="DIR", parse=output_folder)
     """folder for tables.md and tables.csv (if not given: that of --runs)"""
 
 

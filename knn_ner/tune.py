@@ -20,7 +20,7 @@ from knn_ner.settings import (
     UnitsSettings,
     VoteSettings,
 )
-from knn_ner.utils.arguments import flag
+from knn_ner.utils.arguments import flag, output_folder
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 
@@ -38,7 +38,7 @@ class TuneSettings(
 ):
     """The settings of `python -m knn_ner.tune`."""
 
-    save_path: str = flag(metavar="O")
+    save_path: str = flag(metavar="O", parse=output_folder)
     """folder for the results"""
     plot: bool = flag(False)
     """also draw the F1 over knn_weight, T and k: tuning.png and tuning.svg"""

@@ -18,7 +18,7 @@ from knn_ner.settings import (
     TaggerSettings,
     VoteSettings,
 )
-from knn_ner.utils.arguments import flag, positive_int
+from knn_ner.utils.arguments import flag, output_folder, positive_int
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class AuditSettings(CorpusSettings, TaggerSettings, IndexSettings, SeededRunSettings):
     """The settings of `python -m knn_ner.audit`."""
 
-    out: str = flag(metavar="DIR")
+    out: str = flag(metavar="DIR", parse=output_folder)
     """folder for audit.csv and audit.html"""
     limit: int = flag(500, parse=positive_int)
     """places to list, at most"""

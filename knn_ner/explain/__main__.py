@@ -19,7 +19,7 @@ from knn_ner.settings import (
     TunedIndexSettings,
     VoteFlags,
 )
-from knn_ner.utils.arguments import flag, positive_int
+from knn_ner.utils.arguments import flag, output_file, positive_int
 from knn_ner.utils.command import read_command, run_main
 
 
@@ -31,7 +31,7 @@ class ExplainSettings(
 
     split: SplitName = flag("test")
     """the split to explain"""
-    out: str = flag(metavar="FILE")
+    out: str = flag(metavar="FILE", parse=output_file)
     """the page to write"""
     neighbours: int = flag(8, parse=positive_int)
     """neighbours to show for each word of an entity"""

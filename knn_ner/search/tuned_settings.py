@@ -125,7 +125,9 @@ def choose_vote(
 
 def _best_of(tuning: str | Path, similarity: str | None) -> dict[str, Any]:
     """The best setting in a `tuning.json`."""
-    best = read_json(tuning).get("best", {})
+    content = read_json(tuning)
+    best = content.get("best") if isinstance(content, dict) else None
+    best = best if isinstance(best, dict) else {}
     for name in ("k", "temperature", "knn_weight", "similarity"):
         if name not in best:
             raise UserError(f"{tuning}: no best {name}; expected a file of knn_ner.tune")

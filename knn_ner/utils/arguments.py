@@ -17,6 +17,7 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 S = TypeVar("S")
@@ -315,6 +316,30 @@ def positive_proportion(text: str) -> float:
     if not value:
         raise argparse.ArgumentTypeError("0 found, a number above 0 and at most 1 expected")
     return value
+
+
+def random_seed(text: str) -> int:
+    """An argparse type: a random seed that NumPy and torch take."""
+    value = int(text)
+    if not 0 <= value < 1 << 32:
+        raise argparse.ArgumentTypeError(
+            f"{value} found, a number from 0 to {(1 << 32) - 1} expected"
+        )
+    return value
+
+
+def output_folder(text: str) -> str:
+    """An argparse type: a folder to write to, which need not exist."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file, a folder expected")
+    return text
+
+
+def output_file(text: str) -> str:
+    """An argparse type: a file to write, which need not exist."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder, a file expected")
+    return text
 
 
 def scoring_interval(text: str) -> float:
