@@ -129,6 +129,7 @@ def test_one_or_many_of_texts_or_words(tagger, sentences):
     assert predict(words[0], words=False) == [predict(word) for word in words[0]]
     assert predict([]) == [] and predict("") == [] and predict(" \n") == []
     assert predict([[], "", words[0]]) == [[], [], many[0]]
+    assert predict([""]) == [[]] and predict(["", ""]) == [[], []]
 
 
 def test_a_text_longer_than_the_encoder_reads(tagger, sentences):
