@@ -1,4 +1,4 @@
-"""A trained tagger: its network, its tokeniser, and the one way in which it turns words into labelled pieces."""
+"""A trained tagger: its network, its tokeniser, and its encoding of words as labelled word pieces."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ from knn_ner.utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
-# Sentences that are read to find the rule by which a corpus was split into words.
+# Sentences from which the rule of word splitting is detected.
 RULE_SENTENCES = 2000
 
 
@@ -49,14 +49,14 @@ class TrainedTagger:
 
     @property
     def labels(self) -> list[str]:
-        """The label list, by index."""
+        """Label list; label ids are indices into it."""
         return self.encoding.labels
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What of the tagger the keys depend on; a datastore is read with nothing else. Hashed once.
+        """Hashes and settings of the tagger that its keys depend on; a datastore refuses any other tagger.
 
-        Layer and transform belong to the store (`Datastore.recipe`).
+        Layer and transform of the keys belong to the datastore (`Datastore.recipe`).
         """
         return {
             "model": weights_hash(self.model),
@@ -66,7 +66,7 @@ class TrainedTagger:
         }
 
     def encoding_with(self, labels: Iterable[str]) -> Encoding:
-        """The encoding over the tagger's labels followed by those of `labels` that it lacks."""
+        """Return the encoding over the tagger's labels and, after them, further labels."""
         return self.encoding.over(list(dict.fromkeys([*self.labels, *labels])))
 
     def hidden_states(
@@ -79,15 +79,15 @@ class TrainedTagger:
         share: tuple[int, int] = (0, 1),
         progress: tqdm | None = None,
     ) -> Iterator[HiddenStates]:
-        """Hidden states and logits of sentences, batch by batch (see `model.encode.hidden_states`).
+        """Compute hidden states and logits of sentences, batch by batch (see `model.encode.hidden_states`).
 
         Args:
-            sentences: the sentences in this tagger's word pieces.
-            run: how the encoder runs; the window length is the tagger's.
-            recipe: what keys are made of.
-            device: where to compute, if not where `run` says.
-            share: (i, n): this is process i of n, and takes every n-th batch.
-            progress: a bar that advances by the number of pieces.
+            sentences: sentences in this tagger's word pieces.
+            run: run settings; the window length is the tagger's.
+            recipe: layer and transform of keys.
+            device: device of the computation; by default that of `run`.
+            share: (i, n): this is process i of n and takes every n-th batch.
+            progress: bar that advances by the number of word pieces.
         """
         return hidden_states(
             self.model,
@@ -104,7 +104,7 @@ class TrainedTagger:
         )
 
     def predict(self, sentences: Sequence[EncodedSentence], run: RunSettings) -> np.ndarray:
-        """The label id that the tagger alone gives each row: (rows,) int64."""
+        """Return the label ids that the tagger alone predicts: (rows,) int64."""
         predicted = np.zeros(sum(len(sentence) for sentence in sentences), dtype=np.int64)
         for batch in self.hidden_states(sentences, run):
             predicted[batch.rows.numpy()] = batch.logits.argmax(-1).cpu().numpy()
@@ -114,18 +114,18 @@ class TrainedTagger:
 def load(
     model_path: str | Path, max_length: int, corpus: Corpus, further_labels: Sequence[str] = ()
 ) -> TrainedTagger:
-    """Load a trained tagger for a corpus, all of whose labels it has.
+    """Load a trained tagger for a corpus.
 
-    For a tagger that was not trained here, the corpus tells whether tokens are joined with spaces.
+    A tagger of other code does not record whether words are joined with spaces: this is detected from the corpus.
 
     Args:
-        model_path: a folder or a hub name.
-        max_length: word pieces in a window; the encoder's own limit if that is lower.
-        corpus: the corpus to tag or store.
-        further_labels: labels that the corpus may hold beside the tagger's: those of the datastore.
+        model_path: folder or hub name.
+        max_length: word pieces in a window; the encoder's limit if that is lower.
+        corpus: corpus to tag or store.
+        further_labels: labels of the datastore, which the corpus may hold beside the tagger's.
 
     Raises:
-        UserError: if the tagger cannot be loaded, or lacks a label of the corpus.
+        UserError: if the tagger cannot be loaded or lacks a label of the corpus.
     """
     model = load_tagger(model_path)
     recorded = _recorded(model)
@@ -142,10 +142,10 @@ def load(
 def load_for_datastore(
     model_path: str | Path, max_length: int, datastore_path: str | Path
 ) -> TrainedTagger:
-    """Load the tagger of a datastore, with words joined and pieces labelled as for its keys.
+    """Load the tagger of a datastore; it joins words and labels word pieces as the build did.
 
     Raises:
-        UserError: if the tagger cannot be loaded, there is no datastore, or another tagger made it.
+        UserError: if the tagger cannot be loaded, there is no datastore, or another tagger built it.
     """
     manifest = Manifest.read(Path(datastore_path))
     tagger = load_alone(model_path, max_length, manifest.provenance)
@@ -156,13 +156,14 @@ def load_for_datastore(
 def load_alone(
     model_path: str | Path, max_length: int, provenance: Mapping[str, Any] | None = None
 ) -> TrainedTagger:
-    """Load a tagger without a corpus; it joins words and labels pieces as in its own training.
+    """Load a tagger without a corpus; it joins words and labels word pieces as its training did.
+
+    Without any record, words are joined with spaces and all word pieces are labelled.
 
     Args:
-        model_path: a folder or a hub name.
-        max_length: word pieces in a window; the encoder's own limit if that is lower.
-        provenance: what a datastore records of joining and labelling, which has precedence. Where nothing is
-            recorded, words are joined with spaces and all pieces are labelled.
+        model_path: folder or hub name.
+        max_length: word pieces in a window; the encoder's limit if that is lower.
+        provenance: provenance of a datastore; it takes precedence over the tagger's own record.
 
     Raises:
         UserError: if the tagger cannot be loaded.
@@ -180,10 +181,10 @@ def load_alone(
 
 
 def open_datastore(path: str | Path, tagger: TrainedTagger) -> Datastore:
-    """Open a datastore that this tagger made.
+    """Open a datastore that this tagger built.
 
     Raises:
-        UserError: if there is none, or another tagger made it.
+        UserError: if there is none, or another tagger built it.
     """
     store = Datastore.open(path)
     store.check_provenance(tagger.provenance)
@@ -191,24 +192,25 @@ def open_datastore(path: str | Path, tagger: TrainedTagger) -> Datastore:
 
 
 def word_rule(tagger: TrainedTagger, store: Datastore | None = None) -> str:
-    """The rule of `data.word_splitting` by which raw text is split into words for a tagger.
+    """Return the rule of `data.word_splitting` that splits raw text into words for a tagger.
 
-    Training records it with the tagger; failing that, the sentences of the datastore tell it.
+    Training records it with the tagger; without a record it is detected from the datastore's sentences.
     """
     recorded = _recorded(tagger.model)
     if "word_rule" in recorded:
         return recorded["word_rule"]
-    ids = store.stored_sentences[:RULE_SENTENCES] if store else []
-    if store is None or (tagger.encoding.units == "words" and not len(ids)):
-        return "penn" if tagger.encoding.units == "words" else "characters"
-    return detect_word_rule((store.sentence(id_)["words"] for id_ in ids), tagger.encoding.units)
+    units = tagger.encoding.units
+    if store is not None and (units == "characters" or len(store.stored_sentences)):
+        ids = store.stored_sentences[:RULE_SENTENCES]
+        return detect_word_rule((store.sentence(id_)["words"] for id_ in ids), units)
+    return "penn" if units == "words" else "characters"
 
 
 def fitting_length(model: PreTrainedModel, max_length: int) -> int:
-    """`max_length`, or the number of positions that the encoder has if that is lower; reports a change.
+    """Return `max_length`, or the number of the encoder's positions if that is lower; logs a change.
 
-    Another length than in training is reported too: in an encoder that was trained from nothing, positions
-    that training never reached are random.
+    A length other than in training is logged too: in an encoder trained from scratch, positions that no
+    training sentence reached are random.
     """
     room = longest_input(model)
     if max_length > room:
@@ -223,5 +225,5 @@ def fitting_length(model: PreTrainedModel, max_length: int) -> int:
 
 
 def _recorded(model: PreTrainedModel) -> dict[str, Any]:
-    """What training recorded in the tagger's configuration; empty for a tagger of other code."""
+    """Return what training recorded in the tagger's configuration; empty for a tagger of other code."""
     return getattr(model.config, CONFIG_KEY, None) or {}
