@@ -5,6 +5,8 @@ Encoders are those of Hugging Face, and ChineseBERT, which is recognised by the 
 
 import hashlib
 import json
+import logging
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +15,10 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -22,26 +26,38 @@ from transformers import (
 import ChineseBert
 from ChineseBert.loading import first_sentence, quiet_transformers
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.text import some
 
 # Key in a tagger's config.json: how training joined words and labelled word pieces.
 CONFIG_KEY = "knn_ner"
+# Names of the dropout of embeddings, layers and feed-forward blocks in the configurations of transformers.
+HIDDEN_DROPOUT = re.compile(
+    r"((hidden|resid|residual|emb|embd|embed|embedding|mlp|ffn)_)?(dropout|pdrop)(_prob|_rate)?"
+)
+
+logger = logging.getLogger(__name__)
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokeniser of a folder or hub name.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is none, or its special tokens cannot be used.
     """
     source = ChineseBert.resolve(source)
     if ChineseBert.is_chinesebert_folder(source):
         return ChineseBert.load_tokenizer(source)
     with _one_line_errors(source, "tokeniser"):
-        return AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    _check_special_tokens(source, tokenizer)
+    return tokenizer
 
 
 def load_encoder(
-    source: str | Path, labels: Sequence[str], classifier: str = "linear", **config: Any
+    source: str | Path,
+    labels: Sequence[str],
+    classifier: str = "linear",
+    hidden_dropout_prob: float | None = None,
 ) -> PreTrainedModel:
     """Load an encoder, in float32, with a randomly initialised classifier over each word piece.
 
@@ -49,26 +65,47 @@ def load_encoder(
         source: folder or hub name.
         labels: label list of the classifier.
         classifier: `linear`, or `mlp` (dense, tanh, dense), for ChineseBERT only.
-        config: settings to change, such as `hidden_dropout_prob`.
+        hidden_dropout_prob: dropout of the encoder; None keeps that of its configuration.
 
     Raises:
         UserError: if the encoder cannot be loaded or does not support the classifier.
     """
     source = ChineseBert.resolve(source)
-    config |= {
+    settings: dict[str, Any] = {
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
     if ChineseBert.is_chinesebert_folder(source):
-        return ChineseBert.load_model(source, classifier=classifier, **config)
+        if hidden_dropout_prob is not None:
+            settings["hidden_dropout_prob"] = hidden_dropout_prob
+        return ChineseBert.load_model(source, classifier=classifier, **settings)
     if classifier != "linear":
         raise UserError(
             f"--classifier {classifier}: {source} is not a ChineseBERT, which alone has it; use linear"
         )
     with _one_line_errors(source, "encoder"):
-        return AutoModelForTokenClassification.from_pretrained(
-            source, ignore_mismatched_sizes=True, dtype=torch.float32, **config
+        config = AutoConfig.from_pretrained(source, **settings)
+        if hidden_dropout_prob is not None and not _set_dropout(config, hidden_dropout_prob):
+            logger.info(
+                f"--hidden_dropout_prob {hidden_dropout_prob:g}: {type(config).__name__} has no hidden dropout; "
+                "training goes on without"
+            )
+        model, found = AutoModelForTokenClassification.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
+    encoder = model.base_model_prefix + "."
+    missing = sorted({*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])})
+    missing = [name for name in missing if name.startswith(encoder)]
+    if missing:
+        raise UserError(
+            f"{source}: {len(missing)} of the encoder's weights are missing or of another shape "
+            f"({some(missing, 3)}); expected the weights of a whole {type(model).__name__}"
+        )
+    return model
 
 
 def load_tagger(source: str | Path) -> PreTrainedModel:
@@ -105,14 +142,13 @@ def tagger_labels(model: PreTrainedModel) -> list[str]:
     return [label for _, label in sorted((model.config.id2label or {}).items())]
 
 
-def longest_input(model: PreTrainedModel) -> int:
-    """Return the number of word pieces, special tokens included, that the encoder has positions for."""
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is None:
-        return 1 << 30
-    # RoBERTa's positions start after the padding index.
-    offset = model.config.pad_token_id + 1 if "roberta" in model.config.model_type else 0
-    return positions - offset
+def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the part of a configuration that describes the text encoder: itself, or a nested one."""
+    for name in ("text_config", "decoder" if config.is_encoder_decoder else "encoder"):
+        nested = getattr(config, name, None)
+        if isinstance(nested, PreTrainedConfig):
+            return text_config(nested)
+    return config
 
 
 def weights_hash(model: PreTrainedModel) -> str:
@@ -120,7 +156,8 @@ def weights_hash(model: PreTrainedModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -130,6 +167,35 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     if isinstance(tokenizer, ChineseBert.ChineseBertTokenizer):
         tables += [tokenizer.pinyin.char_to_id, tokenizer.pinyin.reading_to_ids]
     return hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()
+
+
+def _check_special_tokens(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError for special tokens that windows and batches cannot reproduce."""
+    name = type(tokenizer).__name__
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    special = encoded["special_tokens_mask"]
+    if sum(special) != 2 or not (special[0] and special[-1]):
+        raise UserError(
+            f"{source}: {name} puts {sum(special)} special tokens around a text and {special[0]} of them before "
+            "it, expected one at each end as with BERT, RoBERTa and ChineseBERT; use another encoder"
+        )
+    if any(encoded.get("token_type_ids", ())):
+        raise UserError(
+            f"{source}: {name} gives token types {sorted(set(encoded['token_type_ids']))}, expected 0 for all "
+            "word pieces; use another encoder"
+        )
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{source}: {name} has no padding token, expected one; use another encoder")
+
+
+def _set_dropout(config: PreTrainedConfig, probability: float) -> bool:
+    """Set the hidden dropout in a configuration and those nested in it; returns whether there is one."""
+    names = [name for name in config.to_dict() if HIDDEN_DROPOUT.fullmatch(name)]
+    for name in names:
+        setattr(config, name, probability)
+    nested = [getattr(config, name) for name in config.sub_configs]
+    changed = [_set_dropout(part, probability) for part in nested if part is not None]
+    return bool(names) or any(changed)
 
 
 @contextmanager

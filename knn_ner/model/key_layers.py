@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from knn_ner.model.backbone import text_config
 from knn_ner.utils.errors import UserError
 
 LAST = "last"
@@ -42,7 +43,7 @@ def layer_width(model: PreTrainedModel, name: str) -> int:
     Raises:
         UserError: if the encoder does not have the layer.
     """
-    return model.config.hidden_size * len(_tapped_modules(model, name))
+    return text_config(model.config).hidden_size * len(_tapped_modules(model, name))
 
 
 @contextmanager

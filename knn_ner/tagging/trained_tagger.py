@@ -22,12 +22,12 @@ from knn_ner.model.backbone import (
     CONFIG_KEY,
     load_tagger,
     load_tokenizer,
-    longest_input,
     tagger_labels,
     tokenizer_hash,
     weights_hash,
 )
 from knn_ner.model.encode import HiddenStates, hidden_states
+from knn_ner.model.encoder_probe import probe_encoder
 from knn_ner.settings import RunSettings
 from knn_ner.utils.device import choose_device
 
@@ -136,7 +136,7 @@ def load(
     labels = list(dict.fromkeys([*encoding.labels, *further_labels]))
     for split, sentences in corpus.splits.items():
         check_labels(sentences, labels, corpus.files[split])
-    return TrainedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
+    return TrainedTagger(model, tokenizer, encoding, fitting_length(model, tokenizer, max_length))
 
 
 def load_for_datastore(
@@ -177,7 +177,7 @@ def load_alone(
         recorded.get("piece_labels", "published"),
         recorded.get("units", "words"),
     )
-    return TrainedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
+    return TrainedTagger(model, tokenizer, encoding, fitting_length(model, tokenizer, max_length))
 
 
 def open_datastore(path: str | Path, tagger: TrainedTagger) -> Datastore:
@@ -206,13 +206,18 @@ def word_rule(tagger: TrainedTagger, store: Datastore | None = None) -> str:
     return "penn" if units == "words" else "characters"
 
 
-def fitting_length(model: PreTrainedModel, max_length: int) -> int:
+def fitting_length(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> int:
     """Return `max_length`, or the number of the encoder's positions if that is lower; logs a change.
 
     A length other than in training is logged too: in an encoder trained from scratch, positions that no
     training sentence reached are random.
+
+    Raises:
+        UserError: if the encoder cannot be used (see `probe_encoder`).
     """
-    room = longest_input(model)
+    room = probe_encoder(model, tokenizer)
     if max_length > room:
         logger.info(f"--max_length {max_length}: the encoder has {room} positions, {room} are used")
     length = min(max_length, room)

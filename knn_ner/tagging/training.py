@@ -146,9 +146,9 @@ def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str
         settings.bert_path,
         labels,
         settings.classifier,
-        hidden_dropout_prob=settings.hidden_dropout_prob,
+        settings.hidden_dropout_prob,
     )
-    max_length = fitting_length(model, settings.max_length)
+    max_length = fitting_length(model, tokenizer, settings.max_length)
     recorded_settings = {
         "units": units,
         "piece_labels": settings.piece_labels,
