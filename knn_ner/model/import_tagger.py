@@ -1,4 +1,4 @@
-"""Checkpoints of taggers that other Lightning code trained, as the folder that building and inference take."""
+"""Convert a checkpoint of other Lightning code to the model folder for building and inference."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from knn_ner.settings import ImportSettings
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.text import some
 
-# How the published code's --language says how tokens are joined.
+# Units for each value of the published flag --language.
 UNITS_OF_LANGUAGE = {"zh": "characters", "en": "words"}
 
 
@@ -23,19 +23,19 @@ def import_tagger(settings: ImportSettings) -> dict[str, Any]:
     """Write `S/model/` from a checkpoint.
 
     Returns:
-        The numbers of weights and labels, the units, and the names of weights that are not used.
+        Numbers of `weights` and `labels`, the `units`, and the names of `unused` weights.
 
     Raises:
         UserError: for bad input; then nothing is written.
     """
     checkpoint = read_lightning_checkpoint(settings.checkpoint)
     labels = read_labels(Path(settings.labels), any_order=True)
-    check_classifier(checkpoint, labels, settings)
-    put_outside_first(checkpoint, labels)
+    _check_classifier(checkpoint, labels, settings)
+    _put_outside_first(checkpoint, labels)
     tokenizer = load_tokenizer(settings.bert_path)
     model = load_encoder(settings.bert_path, labels, checkpoint.classifier)
-    unused = [*checkpoint.unused, *fill(model, checkpoint, settings)]
-    units = choose_units(settings.units, model, checkpoint)
+    unused = [*checkpoint.unused, *_load_weights(model, checkpoint, settings)]
+    units = _choose_units(settings.units, model, checkpoint)
     setattr(model.config, CONFIG_KEY, {"units": units, "piece_labels": settings.piece_labels})
     save_tagger(Path(settings.save_path) / "model", model, tokenizer)
     return {
@@ -46,14 +46,14 @@ def import_tagger(settings: ImportSettings) -> dict[str, Any]:
     }
 
 
-def check_classifier(
+def _check_classifier(
     checkpoint: LightningCheckpoint, labels: Sequence[str], settings: ImportSettings
 ) -> None:
-    """Raise `UserError` when the classifier is unknown, or is for another number of labels."""
+    """Raise UserError for an unknown classifier, or one for another number of labels."""
     if checkpoint.num_labels is None:
-        there = [name for name in checkpoint.weights if name.startswith("classifier")]
+        names = [name for name in checkpoint.weights if name.startswith("classifier")]
         raise UserError(
-            f"{settings.checkpoint}: classifier with {', '.join(there) or 'no weights'} found, expected "
+            f"{settings.checkpoint}: classifier with {', '.join(names) or 'no weights'} found, expected "
             "a linear one, or ChineseBERT's dense, tanh, dense"
         )
     if checkpoint.num_labels != len(labels):
@@ -63,25 +63,22 @@ def check_classifier(
         )
 
 
-def put_outside_first(checkpoint: LightningCheckpoint, labels: list[str]) -> None:
-    """Bring `O` to the front of the labels and of the classifier's rows, in place.
+def _put_outside_first(checkpoint: LightningCheckpoint, labels: list[str]) -> None:
+    """Move `O` to the front of the labels and of the classifier's rows, in place.
 
-    The published get_labels.py writes labels as they come in the training file; here `O` is first.
+    The published get_labels.py writes labels in the order of the training file; here `O` is first.
     """
-    place = labels.index(OUTSIDE)
-    labels.insert(0, labels.pop(place))
-    order = [place, *(index for index in range(len(labels)) if index != place)]
+    index = labels.index(OUTSIDE)
+    labels.insert(0, labels.pop(index))
+    order = [index, *(other for other in range(len(labels)) if other != index)]
     for name in checkpoint.last_layer:
         checkpoint.weights[name] = checkpoint.weights[name][order]
 
 
-def fill(
+def _load_weights(
     model: PreTrainedModel, checkpoint: LightningCheckpoint, settings: ImportSettings
 ) -> list[str]:
-    """Give a model the checkpoint's weights; returns the names that it has no place for.
-
-    Raises `UserError` when a weight is missing or has another shape.
-    """
+    """Load the checkpoint's weights into a model; returns the names of weights that the model lacks."""
     own = model.state_dict()
     missing = [name for name in own if name not in checkpoint.weights]
     if missing:
@@ -102,13 +99,10 @@ def fill(
     return [name for name in checkpoint.weights if name not in own]
 
 
-def choose_units(wanted: str, model: PreTrainedModel, checkpoint: LightningCheckpoint) -> str:
-    """What a token is, from what the checkpoint says of itself.
-
-    Raises `UserError` when it says nothing.
-    """
-    if wanted != "auto":
-        return wanted
+def _choose_units(units: str, model: PreTrainedModel, checkpoint: LightningCheckpoint) -> str:
+    """Resolve `auto` from the encoder or the hyper-parameters of the checkpoint."""
+    if units != "auto":
+        return units
     if model.config.model_type == ChineseBertConfig.model_type:
         return "characters"
     language = checkpoint.settings.get("language")

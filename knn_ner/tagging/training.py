@@ -1,4 +1,4 @@
-"""Train a tagger, with resumption, and score its best checkpoint."""
+"""Train a tagger, resume a training, and score the best checkpoint."""
 
 import dataclasses
 import logging
@@ -22,7 +22,7 @@ from knn_ner.data.word_splitting import detect_word_rule
 from knn_ner.evaluation.metrics import word_f1
 from knn_ner.model.backbone import CONFIG_KEY, load_encoder, load_tokenizer, save_tagger
 from knn_ner.model.lightning_module import Tagger
-from knn_ner.settings import TrainSettings
+from knn_ner.settings import RunSettings, TrainSettings
 from knn_ner.tagging.split import Split, make_split
 from knn_ner.tagging.trained_tagger import TrainedTagger, fitting_length
 from knn_ner.utils.device import choose_device, full_precision
@@ -34,12 +34,12 @@ logger = logging.getLogger(__name__)
 RESULTS_FILE = "train_results.json"
 SETTINGS_FILE = "settings.json"
 LIGHTNING_PRECISION = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-# Settings that may differ when a run is resumed, as they do not change what is trained.
+# Settings that a resumed run may change, as the trained weights do not depend on them.
 FREE_TO_CHANGE = {"save_path", "resume", "workers", "device", "eval_batch_size", "batch_size"}
 
 
-class Report(Callback):
-    """Logs one line for each scoring of the dev split."""
+class ScoreLog(Callback):
+    """Logs a line whenever the dev split is scored."""
 
     def __init__(self) -> None:
         self.best = -1.0
@@ -59,7 +59,7 @@ def train_tagger(settings: TrainSettings) -> dict[str, Any]:
     """Train a tagger and score its best checkpoint on dev and test.
 
     Returns:
-        What `train_results.json` holds: scores, epochs, steps, seconds, the settings.
+        The content of `train_results.json`: scores, epochs, steps, seconds, settings.
 
     Raises:
         UserError: for bad input.
@@ -93,8 +93,10 @@ def train_tagger(settings: TrainSettings) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "settings": recorded(settings),
     }
-    scoring = dataclasses.replace(
-        settings, batch_size=settings.eval_batch_size, precision="32", workers=0
+    scoring = RunSettings(
+        max_length=settings.max_length,
+        batch_size=settings.eval_batch_size or settings.batch_size,
+        device=settings.device,
     )
     for split in ("dev", "test"):
         rows = tagger.predict(splits[split].encoded, scoring)
@@ -105,7 +107,7 @@ def train_tagger(settings: TrainSettings) -> dict[str, Any]:
 
 
 def with_batch_sizes(settings: TrainSettings) -> TrainSettings:
-    """The settings with the batch sizes of training and scoring filled in."""
+    """Return the settings with batch sizes of training and scoring that are not None."""
     return dataclasses.replace(
         settings,
         train_batch_size=settings.train_batch_size or settings.batch_size,
@@ -114,16 +116,16 @@ def with_batch_sizes(settings: TrainSettings) -> TrainSettings:
 
 
 def recorded(settings: TrainSettings) -> dict[str, Any]:
-    """The settings as result files hold them."""
+    """Return the settings as result files record them."""
     return {name: value for name, value in dataclasses.asdict(settings).items() if name != "resume"}
 
 
 def changed_setting(before: Mapping[str, Any], settings: TrainSettings) -> tuple[str, Any] | None:
-    """The first setting that changes what is trained and differs from an earlier run: name and old value.
+    """Return name and earlier value of the first setting that changes the trained weights, or None.
 
     Args:
-        before: the settings that the earlier run recorded.
-        settings: the settings now, batch sizes filled in.
+        before: the recorded settings of the earlier run.
+        settings: the settings of this run, from `with_batch_sizes`.
     """
     for name, value in recorded(settings).items():
         if name not in FREE_TO_CHANGE and before.get(name, value) != value:
@@ -132,7 +134,7 @@ def changed_setting(before: Mapping[str, Any], settings: TrainSettings) -> tuple
 
 
 def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str]) -> TrainedTagger:
-    """An encoder with a new classifier, which records how its pieces are made."""
+    """Make a tagger with a new classifier; its config.json records how words are joined and labelled."""
     labels = (
         complete_labels(corpus_labels) if settings.piece_labels == "published" else corpus_labels
     )
@@ -144,16 +146,16 @@ def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str
         settings.bert_path,
         labels,
         settings.classifier,
-        hidden_dropout_prob=settings.hidden_dropout_prob,
+        settings.hidden_dropout_prob,
     )
-    max_length = fitting_length(model, settings.max_length)
-    made = {
+    max_length = fitting_length(model, tokenizer, settings.max_length)
+    recorded_settings = {
         "units": units,
         "piece_labels": settings.piece_labels,
         "word_rule": detect_word_rule((s.words for s in corpus.splits["train"]), units),
         "max_length": max_length,
     }
-    setattr(model.config, CONFIG_KEY, made)
+    setattr(model.config, CONFIG_KEY, recorded_settings)
     return TrainedTagger(model, tokenizer, encoding, max_length)
 
 
@@ -164,7 +166,7 @@ def _fit(
     device: torch.device,
     checkpoint: Path | None,
 ) -> tuple[pl.Trainer, ModelCheckpoint, float]:
-    """Train, load the best checkpoint and write `S/model/`; returns also the seconds of training."""
+    """Train, load the best checkpoint and write `S/model/`; returns the seconds of training too."""
     save_path, model, dev = Path(settings.save_path), tagger.model, splits["dev"]
     batch_sizes = with_batch_sizes(settings)
     assert batch_sizes.train_batch_size and batch_sizes.eval_batch_size
@@ -193,7 +195,7 @@ def _fit(
         with full_precision(device):
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:
-        # Lightning's answer to an interrupt.
+        # Lightning exits after an interrupt.
         logger.info(f"{save_path}: --resume continues after the last finished epoch")
         raise KeyboardInterrupt from None
     seconds = time.perf_counter() - start
@@ -204,10 +206,10 @@ def _fit(
 
 
 def _prepare_folder(save_path: Path, settings: TrainSettings) -> Path | None:
-    """Prepare the folder of a training; returns the checkpoint to continue from, if there is one.
+    """Prepare `--save_path`; returns the checkpoint from which to resume, if there is one.
 
     Raises:
-        UserError: if a run is to be resumed with other settings than its own.
+        UserError: if a resumed run had other settings.
     """
     last = save_path / "checkpoints" / "resume" / "last.ckpt"
     record = save_path / SETTINGS_FILE
@@ -233,7 +235,7 @@ def _prepare_folder(save_path: Path, settings: TrainSettings) -> Path | None:
 def _make_trainer(
     settings: TrainSettings, save_path: Path, device: torch.device
 ) -> tuple[pl.Trainer, ModelCheckpoint]:
-    """The trainer, and the callback that knows the best checkpoint."""
+    """Make the trainer, and the callback that saves the best checkpoint."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     precision: str = settings.precision
@@ -254,7 +256,7 @@ def _make_trainer(
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    callbacks: list[Callback] = [best, last, Report()]
+    callbacks: list[Callback] = [best, last, ScoreLog()]
     if settings.patience:
         callbacks.append(EarlyStopping("dev_f1", mode="max", patience=settings.patience))
     if sys.stderr.isatty():

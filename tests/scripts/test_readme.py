@@ -19,7 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    ]
 }
 
 
@@ -111,7 +115,9 @@ def test_every_file_and_script_that_is_named_is_there(document):
     folder = (ROOT / document).parent
     for link in re.findall(r"\]\(([\w/.-]+)\)", text):
         assert (folder / link).exists(), link
-    for path in re.findall(r"[` ]((?:scripts|bert|ChineseBert|knn_ner|tests|docs)/[\w/.-]*\w)", text):
+    for path in re.findall(
+        r"[` ]((?:scripts|bert|ChineseBert|knn_ner|tests|docs)/[\w/.-]*\w)", text
+    ):
         assert (ROOT / path).exists(), path
 
 
