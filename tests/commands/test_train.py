@@ -195,7 +195,7 @@ ERRORS = {
     ),
     "an unknown flag": (
         ("--learning_rate", "1"),
-        "error: unrecognized arguments: --learning_rate 1; see python -m knn_ner.train --help",
+        "error: --learning_rate: no such flag; did you mean --lr?; see python -m knn_ner.train --help",
     ),
     "another head": (("--classifier", "mlp"), "error: --classifier mlp:"),
 }
