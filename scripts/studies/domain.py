@@ -45,8 +45,8 @@ from knn_ner.utils.arguments import flag, read_settings
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import read_json, write_json, write_text
-from knn_ner.utils.tables import markdown_table
-from studies.files import column_text, csv_text
+from knn_ner.utils.tables import csv_table, markdown_lines
+from studies.files import column_text
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -383,8 +383,8 @@ def run_study(settings: DomainSettings) -> str:
     begin(run, run_key(settings))
     train_on(settings, source, run)
     lines = lines_of([row for target in settings.targets for row in run_target(settings, target)])
-    write_text(settings.run("domain.csv"), csv_text(lines, list(lines[0])))
-    markdown = markdown_table([list(lines[0]), *(list(line.values()) for line in lines)], names=3)
+    write_text(settings.run("domain.csv"), csv_table(lines, list(lines[0])))
+    markdown = markdown_lines(lines, names=3)
     write_text(settings.run("domain.md"), markdown)
     return markdown
 

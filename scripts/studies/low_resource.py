@@ -50,8 +50,8 @@ from knn_ner.utils.arguments import flag, positive_int
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_json, write_text
-from knn_ner.utils.tables import markdown_table
-from studies.files import column_text, csv_text
+from knn_ner.utils.tables import csv_table, markdown_table
+from studies.files import column_text
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -270,7 +270,7 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
                 line |= {key: f"{n:.4f}" for key, n in zip(names, numbers, strict=True)}
                 line["p"] = f"{each['p']:.4g}"
             lines.append(line)
-    return csv_text(lines, CSV_COLUMNS)
+    return csv_table(lines, CSV_COLUMNS)
 
 
 def write_results(settings: LowResourceSettings, seeds: Sequence[int], sentences: int) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from get_labels import write_labels
 from knn_ner.data.corpus import read_corpus
-from knn_ner.experiment.paper import experiments, read_table
+from knn_ner.experiment.paper import published_experiments, read_table
 from knn_ner.synthetic.chinesebert import write_chinesebert_encoder
 from knn_ner.synthetic.corpus import write_corpus
 from knn_ner.synthetic.encoder import write_character_encoder, write_roberta_encoder
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("only_ner.sh", "find_knn.sh", "knn_ner.sh")
 OWN = "bert/conll_bert_base"
 PUBLISHED = {row["script_dir"]: row for row in read_table("published_hyperparameters.csv")}
-FOLDERS = sorted(experiment.script_dir for experiment in experiments())
+FOLDERS = sorted(experiment.script_dir for experiment in published_experiments())
 # What scripts/prepare_data.py calls the corpora.
 CORPORA = {
     "conll03_en": "conll2003",
