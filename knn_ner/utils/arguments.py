@@ -103,8 +103,6 @@ def add_settings(parser: argparse.ArgumentParser, settings: type, **defaults: An
             owners.setdefault(name, base)
     groups: dict[type, Any] = {}
     for field in dataclasses.fields(settings):
-        if field.metadata.get("hidden"):
-            continue
         owner = owners[field.name]
         if owner not in groups:
             title = vars(owner).get("title")
@@ -118,8 +116,6 @@ def take_settings(settings: type[S], namespace: argparse.Namespace) -> S:
     """The settings in what argparse has read."""
     values = {}
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
-        if field.metadata.get("hidden"):
-            continue
         value = getattr(namespace, field.name)
         values[field.name] = tuple(value) if isinstance(value, list) else value
     return settings(**values)
@@ -151,7 +147,8 @@ def _add_flag(
         options["required"] = True
     hint, is_tuple = _plain_type(hint)
     if hint is bool:
-        options["action"] = "store_true"
+        # A flag that is on by default needs a --no-NAME.
+        options["action"] = argparse.BooleanOptionalAction if default else "store_true"
     else:
         if typing.get_origin(hint) is typing.Literal:
             options["choices"] = typing.get_args(hint)

@@ -25,6 +25,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -313,22 +314,19 @@ def run_study(settings: LowResourceSettings) -> str:
         raise UserError(f"{settings.save_path}: is a file; --save_path names a folder")
     runs = {seed: runs_of(corpus, settings, seed) for seed in settings.seeds}
     steps = [step for each in runs.values() for run in each for step in run.steps]
-    view = View({step: steps.count(step) for step in PART_STEPS})
     markdown = ""
     finished: list[int] = []
     try:
-        for seed, each in runs.items():
-            for run in each:
-                run.check()
-                run.run(view)
-            finished.append(seed)
-            markdown = write_results(settings, finished, len(corpus.splits["train"]))
+        with closing(View({step: steps.count(step) for step in PART_STEPS})) as view:
+            for seed, each in runs.items():
+                for run in each:
+                    run.check()
+                    run.run(view)
+                finished.append(seed)
+                markdown = write_results(settings, finished, len(corpus.splits["train"]))
     except KeyboardInterrupt:
-        view.close()
         logger.info(f"{settings.save_path}: the same command continues from here")
         raise
-    finally:
-        view.close()
     return markdown
 
 
