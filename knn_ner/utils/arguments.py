@@ -168,8 +168,6 @@ def add_settings(parser: argparse.ArgumentParser, settings: type, **defaults: An
     # The command's own flags first, then the groups in the order in which the class names them.
     order = settings.__mro__.index
     for field in sorted(dataclasses.fields(settings), key=lambda each: order(owners[each.name])):
-        if field.metadata.get("hidden"):
-            continue
         owner = vars(owners[field.name])
         title = owner.get("title")
         if title not in groups:
@@ -183,8 +181,6 @@ def take_settings(settings: type[S], namespace: argparse.Namespace) -> S:
     """The settings in what argparse has read."""
     values = {}
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
-        if field.metadata.get("hidden"):
-            continue
         value = getattr(namespace, field.name)
         values[field.name] = tuple(value) if isinstance(value, list) else value
     return settings(**values)
@@ -216,7 +212,8 @@ def _add_flag(
         options["required"] = True
     hint, is_tuple = _plain_type(hint)
     if hint is bool:
-        options["action"] = "store_true"
+        # A flag that is on by default needs a --no-NAME.
+        options["action"] = argparse.BooleanOptionalAction if default else "store_true"
     else:
         if typing.get_origin(hint) is typing.Literal:
             options["choices"] = typing.get_args(hint)

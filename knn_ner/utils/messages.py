@@ -23,7 +23,7 @@ class _TerminalHandler(logging.Handler):
             self.handleError(record)
 
 
-class _Formatter(logging.Formatter):
+class MessageFormatter(logging.Formatter):
     """The message, after `warning: ` or `error: ` if it is one."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -38,6 +38,6 @@ def show_messages() -> None:
     ROOT_LOGGER.setLevel(logging.INFO)
     if not any(isinstance(handler, _TerminalHandler) for handler in ROOT_LOGGER.handlers):
         handler = _TerminalHandler()
-        handler.setFormatter(_Formatter())
+        handler.setFormatter(MessageFormatter())
         ROOT_LOGGER.addHandler(handler)
         ROOT_LOGGER.propagate = False

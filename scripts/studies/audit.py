@@ -37,8 +37,8 @@ from knn_ner.utils.command import run_main
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_text
 from knn_ner.utils.messages import show_messages
-from knn_ner.utils.tables import markdown_table
-from studies.files import column_text, csv_text
+from knn_ner.utils.tables import csv_table, markdown_table
+from studies.files import column_text
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -185,7 +185,7 @@ def plant(settings: PlantSettings) -> None:
     planted = plant_errors(corpus.splits["train"], corpus.scheme.name, settings.part, settings.seed)
     for split in SPLITS:
         write_text(out / f"{split}.{settings.file_name}", column_text(corpus.splits[split]))
-    write_text(out / "planted.csv", csv_text(planted, PLANTED_COLUMNS))
+    write_text(out / "planted.csv", csv_table(planted, PLANTED_COLUMNS))
     logger.info(f"{out}: {len(planted)} entities of the training split changed, see planted.csv")
 
 
@@ -232,7 +232,7 @@ def rank_by_cleanlab(settings: CleanlabSettings) -> None:
         id_ = words.sentences[number]["id"]
         values = (rank, f"{unit_scores[members].max():.4f}", id_, here[0], here[-1])
         rows.append(dict(zip(RANKING_COLUMNS, values, strict=True)))
-    write_text(Path(settings.out) / "audit.csv", csv_text(rows, RANKING_COLUMNS))
+    write_text(Path(settings.out) / "audit.csv", csv_table(rows, RANKING_COLUMNS))
     logger.info(f"{settings.out}/audit.csv: {len(rows)} places")
 
 

@@ -45,8 +45,9 @@ from knn_ner.utils.arguments import flag, read_settings
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import read_json, write_json, write_text
-from knn_ner.utils.tables import markdown_table
-from studies.files import column_text, csv_text
+from knn_ner.utils.finished_steps import FinishedSteps
+from knn_ner.utils.tables import csv_table, markdown_lines
+from studies.files import column_text
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -55,6 +56,8 @@ ADDED = ("added", "swapped")
 Retrain = Literal["both", "alone"]
 RETRAIN: tuple[Retrain, ...] = ("both", "alone")
 CLASSES = ("all", "shared", "new")
+# Holds the key of the content of a run's folder, finished or not.
+KEY_FILE = "key.json"
 
 Seconds = dict[str, dict[str, float]]
 
@@ -138,26 +141,28 @@ def run_key(settings: DomainSettings, *targets: str) -> str:
     return digest.hexdigest()
 
 
-def timed(record: Path, step: Callable[[], object]) -> dict[str, float]:
-    """Do a step, unless `record` says that it is finished.
+def begin(run: Path, key: str) -> None:
+    """Empty the folder of a run, unless its content has the same key."""
+    record = run / KEY_FILE
+    if not record.is_file() or read_json(record) != key:
+        shutil.rmtree(run, ignore_errors=True)
+        write_json(record, key)
+
+
+def timed(run: Path, name: str, step: Callable[[], object]) -> dict[str, float]:
+    """Do a step of a run, unless it is finished.
 
     Returns:
         Its seconds, by the clock and of the processor. Of an interrupted training, only the last part counts.
     """
-    if not record.is_file():
+    key = read_json(run / KEY_FILE)
+    finished = FinishedSteps(run / "steps.json")
+    if not finished.done(name, key):
         clock, processor = time.perf_counter(), time.process_time()
         step()
         clock, processor = time.perf_counter() - clock, time.process_time() - processor
-        write_json(record, {"clock": round(clock, 2), "processor": round(processor, 2)})
-    return read_json(record)
-
-
-def begin(run: Path, key: str) -> None:
-    """Empty the folder of a run, unless its content has the same key."""
-    record = run / "key.json"
-    if not record.is_file() or read_json(record) != key:
-        shutil.rmtree(run, ignore_errors=True)
-        write_json(record, key)
+        finished.record(name, key, clock=round(clock, 2), processor=round(processor, 2))
+    return finished.measured(name)
 
 
 def train_on(settings: DomainSettings, corpus: Path, run: Path) -> Seconds:
@@ -179,8 +184,8 @@ def train_on(settings: DomainSettings, corpus: Path, run: Path) -> Seconds:
         datastore_path=str(run / "datastore"),
     )
     return {
-        "train": timed(run / "train_seconds.json", lambda: train(training)),
-        "store": timed(run / "store_seconds.json", lambda: build_datastore(building)),
+        "train": timed(run, "train", lambda: train(training)),
+        "store": timed(run, "store", lambda: build_datastore(building)),
     }
 
 
@@ -210,7 +215,7 @@ def add_target(settings: DomainSettings, target: str, run: Path, *, swap: bool) 
         if swap:
             remove_sentences(where.datastore_path, before)
 
-    return {"store": timed(run / "store_seconds.json", copy_and_add)}
+    return {"store": timed(run, "store", copy_and_add)}
 
 
 def join_corpora(settings: DomainSettings, target: str, folder: Path) -> None:
@@ -248,7 +253,7 @@ def measure(settings: DomainSettings, target: str, run: Path, model: Path) -> di
     how = settings.training(settings.corpus(target), run)
     where = {"model_path": str(model), "datastore_path": str(run / "datastore")}
     tuning = group_of(TuneSettings, how, **where)
-    seconds = timed(run / "tune_seconds.json", lambda: tune(tuning))
+    seconds = timed(run, "tune", lambda: tune(tuning))
     tested = infer(group_of(InferSettings, how, tuning=str(run / "tuning.json"), **where))
     labels = read_labels(settings.corpus(settings.source) / "ner_labels.txt")
     types = {position_and_type(label)[1] for label in labels if label != OUTSIDE}
@@ -383,8 +388,8 @@ def run_study(settings: DomainSettings) -> str:
     begin(run, run_key(settings))
     train_on(settings, source, run)
     lines = lines_of([row for target in settings.targets for row in run_target(settings, target)])
-    write_text(settings.run("domain.csv"), csv_text(lines, list(lines[0])))
-    markdown = markdown_table([list(lines[0]), *(list(line.values()) for line in lines)], names=3)
+    write_text(settings.run("domain.csv"), csv_table(lines, list(lines[0])))
+    markdown = markdown_lines(lines, names=3)
     write_text(settings.run("domain.md"), markdown)
     return markdown
 

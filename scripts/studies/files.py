@@ -1,8 +1,6 @@
 """The files that several studies write."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 from knn_ner.data.corpus import Sentence
 
@@ -13,17 +11,3 @@ def column_text(sentences: Iterable[Sentence]) -> str:
         "".join(f"{word} {tag}\n" for word, tag in zip(each.words, each.tags, strict=True))
         for each in sentences
     )
-
-
-def csv_text(rows: Sequence[Mapping[str, object]], names: Sequence[str]) -> str:
-    """The text of a CSV file.
-
-    Args:
-        rows: values by column name; a missing value is left empty.
-        names: the column names.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

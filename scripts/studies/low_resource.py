@@ -25,6 +25,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,8 @@ from knn_ner.utils.arguments import flag, positive_int
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_json, write_text
-from knn_ner.utils.tables import markdown_table
-from studies.files import column_text, csv_text
+from knn_ner.utils.tables import csv_table, markdown_table
+from studies.files import column_text
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -270,7 +271,7 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
                 line |= {key: f"{n:.4f}" for key, n in zip(names, numbers, strict=True)}
                 line["p"] = f"{each['p']:.4g}"
             lines.append(line)
-    return csv_text(lines, CSV_COLUMNS)
+    return csv_table(lines, CSV_COLUMNS)
 
 
 def write_results(settings: LowResourceSettings, seeds: Sequence[int], sentences: int) -> str:
@@ -313,22 +314,19 @@ def run_study(settings: LowResourceSettings) -> str:
         raise UserError(f"{settings.save_path}: is a file; --save_path names a folder")
     runs = {seed: runs_of(corpus, settings, seed) for seed in settings.seeds}
     steps = [step for each in runs.values() for run in each for step in run.steps]
-    view = View({step: steps.count(step) for step in PART_STEPS})
     markdown = ""
     finished: list[int] = []
     try:
-        for seed, each in runs.items():
-            for run in each:
-                run.check()
-                run.run(view)
-            finished.append(seed)
-            markdown = write_results(settings, finished, len(corpus.splits["train"]))
+        with closing(View({step: steps.count(step) for step in PART_STEPS})) as view:
+            for seed, each in runs.items():
+                for run in each:
+                    run.check()
+                    run.run(view)
+                finished.append(seed)
+                markdown = write_results(settings, finished, len(corpus.splits["train"]))
     except KeyboardInterrupt:
-        view.close()
         logger.info(f"{settings.save_path}: the same command continues from here")
         raise
-    finally:
-        view.close()
     return markdown
 
 

@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from knn_ner.experiment.paper import experiments, read_table
+from knn_ner.experiment.paper import published_experiments, read_table
 from knn_ner.experiment.paper_tables import collect_results, make_lines, to_csv, to_markdown
 from knn_ner.utils.errors import UserError
 
@@ -82,7 +82,7 @@ def test_the_published_facts_are_the_reference(shared):
 
 
 def test_every_experiment_is_there_once():
-    found = experiments()
+    found = published_experiments()
     folders = [experiment.script_dir for experiment in found]
     assert len(folders) == len(set(folders)) == 23
     published = {row["script_dir"] for row in read_table("published_hyperparameters.csv")}
@@ -102,7 +102,7 @@ def test_every_experiment_is_there_once():
 def test_four_published_f1_are_not_the_harmonic_mean_of_p_and_r():
     marked = [
         (experiment.dataset, experiment.backbone, system, score.f1, f"{score.harmonic_mean:.2f}")
-        for experiment in experiments()
+        for experiment in published_experiments()
         for system, score in (("base", experiment.base), ("knn", experiment.knn))
         if score and not score.is_consistent
     ]

@@ -24,7 +24,8 @@ from knn_ner.model.backbone import load_encoder, load_tokenizer
 from knn_ner.model.encode import hidden_states
 from knn_ner.model.key_layers import canonical_layer, layer_width, tapping
 from knn_ner.search.exact import ExactSearch
-from knn_ner.synthetic.encoder import write_bert_encoder, write_roberta_encoder
+from knn_ner.synthetic.bert import write_bert_encoder, write_roberta_encoder
+from knn_ner.synthetic.size import Size
 from knn_ner.tagging import store_keys
 from knn_ner.tagging.edit_sentences import add_sentences
 from knn_ner.tagging.trained_tagger import load_for_datastore
@@ -37,9 +38,9 @@ WORDS = "Ada Lovelace wrote to Charles Babbage in London".split()
 def encoders(tmp_path_factory):
     """Taggers of four layers: BERT, RoBERTa and ChineseBERT, each with the input for a small batch."""
     folder = tmp_path_factory.mktemp("encoders")
-    size = {"hidden_size": 16, "layers": 4, "heads": 2}
-    write_bert_encoder(folder / "bert", WORDS, **size, vocabulary_size=200)
-    write_roberta_encoder(folder / "roberta", WORDS, **size, vocabulary_size=300)
+    size = Size(hidden_size=16, layers=4, heads=2)
+    write_bert_encoder(folder / "bert", WORDS, size, vocabulary_size=200)
+    write_roberta_encoder(folder / "roberta", WORDS, size, vocabulary_size=300)
     make_chinesebert_folder(folder / "chinesebert", "我们在北京", hidden_size=16, layers=4)
     made = {}
     for name in ("bert", "roberta", "chinesebert"):
