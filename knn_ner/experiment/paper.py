@@ -6,8 +6,11 @@
 """
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 # The names of the encoders in the paper's tables.
 BACKBONES = {
@@ -19,6 +22,16 @@ BACKBONES = {
     "FacebookAI/roberta-large": "RoBERTa-Large",
     "ShannonAI/ChineseBERT-base": "ChineseBERT-Base",
     "ShannonAI/ChineseBERT-large": "ChineseBERT-Large",
+}
+
+# The folder of each corpus, as scripts/prepare_data.py calls it.
+CORPORA = {
+    "conll03_en": "conll2003",
+    "msra_zh": "msra",
+    "ontonotes4_zh": "ontonotes4",
+    "ontonotes5_en": "ontonotes5",
+    "resume_zh": "resume",
+    "weibo_zh": "weibo",
 }
 
 # The published code has no scripts for this row of the paper.
@@ -48,6 +61,33 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a published training runs with."""
+
+    encoder: str
+    lr: float
+    epochs: int
+    corpus: str
+
+    def differences(self, settings: Mapping[str, Any]) -> list[str]:
+        """How the settings of a run differ, in words.
+
+        Args:
+            settings: the settings that `train_results.json` records.
+        """
+        encoder = str(settings.get("bert_path", self.encoder)).rstrip("/").rsplit("/", 1)[-1]
+        corpus = Path(str(settings.get("data_dir", self.corpus))).name
+        lr, epochs = settings.get("lr", self.lr), settings.get("max_epochs", self.epochs)
+        found = {
+            f"encoder {encoder}": encoder != self.encoder.rsplit("/", 1)[-1],
+            f"lr {lr:g}": lr != self.lr,
+            f"{epochs} epochs": epochs != self.epochs,
+            f"corpus {corpus}": corpus != self.corpus,
+        }
+        return [name for name, differs in found.items() if differs]
+
+
+@dataclass(frozen=True)
 class PublishedExperiment:
     """An experiment of the paper or of its code.
 
@@ -59,6 +99,7 @@ class PublishedExperiment:
         base: the score of the tagger; None if the paper does not report the experiment.
         knn: the score of kNN, likewise.
         gain: the gain in F1, likewise.
+        training: the encoder, learning rate, epochs and corpus that the scripts pass; None if they are not published.
     """
 
     script_dir: str
@@ -68,6 +109,7 @@ class PublishedExperiment:
     base: Score | None
     knn: Score | None
     gain: float | None
+    training: Training | None = None
 
 
 def read_table(name: str) -> list[dict[str, str]]:
@@ -88,18 +130,24 @@ def published_experiments() -> list[PublishedExperiment]:
     found = []
     for key in dict.fromkeys([*scores, *settings]):
         systems = scores.get(key)
-        vote = None
+        vote = training = None
         if key in settings:
             row = settings[key]
-            vote = int(row["k"]), float(row["temperature"]), float(row["knn_weight"])
+            training = Training(
+                row["backbone"], float(row["lr"]), int(row["max_epochs"]), CORPORA[row["dataset"]]
+            )
+            # The published scripts of Resume choose no vote: they try many on the test set.
+            if row["dataset"] != "resume_zh":
+                vote = int(row["k"]), float(row["temperature"]), float(row["knn_weight"])
         found.append(
             PublishedExperiment(
-                settings[key]["script_dir"] if vote else WITHOUT_PUBLISHED_SETTINGS[key],
+                settings[key]["script_dir"] if training else WITHOUT_PUBLISHED_SETTINGS[key],
                 *key,
                 vote,
                 _score(systems["base"]) if systems else None,
                 _score(systems["knn"]) if systems else None,
                 float(systems["knn"]["gain"]) if systems else None,
+                training,
             )
         )
     return found

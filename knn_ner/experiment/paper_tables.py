@@ -46,7 +46,8 @@ class Result:
         path: the file.
         experiment: the published experiment that it belongs to.
         seed: the random seed.
-        settings: the source of k, temperature and knn_weight: `published`, `tuned` or the values themselves.
+        settings: the source of k, temperature and knn_weight: `published`, `tuned` or the values themselves; then
+            what of encoder, learning rate, epochs and corpus is not the published one.
         scores: for each of `SYSTEMS` the quantities of `MEASURED`; `base` has no gain.
     """
 
@@ -150,22 +151,34 @@ def _read_result(path: Path, known: Sequence[PublishedExperiment]) -> Result:
         # The seed of a folder is that of the training; the one in the file is that of inference.
         in_path = re.findall(r"/seed_([0-9]+)(?=/)", folder[start:])
         seed = int(in_path[-1] if in_path else data.get("seed", 0))
-        return Result(path, experiment, seed, _settings(data, experiment), scores)
+        settings = "; ".join([_settings(data, experiment), *_differences(path, experiment)])
+        return Result(path, experiment, seed, settings, scores)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: expected a file of knn_ner.infer, found another one ({error!r})"
         ) from None
 
 
+def _differences(path: Path, experiment: PublishedExperiment) -> list[str]:
+    """How encoder, learning rate, epochs and corpus of a run differ from the published ones."""
+    for folder in list(path.parents)[:2]:
+        trained = folder / "train_results.json"
+        if experiment.training and trained.is_file():
+            return experiment.training.differences(read_json(trained).get("settings", {}))
+    return []
+
+
 def _settings(data: dict[str, Any], experiment: PublishedExperiment) -> str:
     source = data.get("settings_source", "given")
+    # Scripts without a vote (Resume) tried many settings on the test set.
+    swept = "; no published choice exists" if experiment.training and not experiment.vote else ""
     if source != "given":
-        return str(source)
+        return f"{source}{swept}"
     vote = int(data["k"]), float(data["temperature"]), float(data["knn_weight"])
     similarity = data.get("similarity", "cosine")
     if vote == experiment.vote and similarity == "cosine":
         return "published"
-    return f"k={vote[0]} T={vote[1]:g} w={vote[2]:g} {similarity}"
+    return f"k={vote[0]} T={vote[1]:g} w={vote[2]:g} {similarity}{swept}"
 
 
 def make_lines(results: Sequence[Result]) -> list[Line]:
