@@ -23,7 +23,7 @@ from knn_ner.datastore.compaction import transform_keys
 from knn_ner.datastore.edit import Edit
 from knn_ner.datastore.fit_transform import fit_transform
 from knn_ner.datastore.key_transform import NONE, KeyRecipe, parse_transform
-from knn_ner.datastore.locking import lock
+from knn_ner.datastore.locking import FolderLock
 from knn_ner.datastore.manifest import MANIFEST_FILE, Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.datastore.writer import DatastoreWriter, is_built
@@ -309,7 +309,7 @@ def _remove_untransformed(path: Path) -> None:
     raw = path / UNTRANSFORMED
     if raw.is_dir():
         try:
-            with lock(raw):
+            with FolderLock(raw):
                 shutil.rmtree(raw)
         except UserError as busy:
             logger.info(f"{busy}; left as it is")
