@@ -65,7 +65,7 @@ def predict(settings: PredictSettings) -> int:
         read_columns,
         read_texts,
     )
-    from knn_ner.utils.files import writing
+    from knn_ner.utils.files import atomic_writer
 
     files = settings.files or (STANDARD_INPUT,)
     for name in files:
@@ -83,7 +83,7 @@ def predict(settings: PredictSettings) -> int:
     sources = read_texts(files) if settings.input == "text" else read_columns(files)
     form = as_json if settings.output == "json" else as_columns
     with ExitStack() as stack:
-        out = stack.enter_context(writing(settings.out)) if settings.out else sys.stdout
+        out = stack.enter_context(atomic_writer(settings.out)) if settings.out else sys.stdout
         return pass_through(tagger, sources, form, out, 1 if typing else TEXTS_AT_ONCE)
 
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from transformers import (
 import ChineseBert
 from ChineseBert.loading import first_sentence, quiet_transformers
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import atomic_path
 from knn_ner.utils.text import some
 
 # Key in a tagger's config.json: how training joined words and labelled word pieces.
@@ -129,12 +129,9 @@ def load_tagger(source: str | Path) -> PreTrainedModel:
 
 def save_tagger(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Write a Hugging Face folder atomically: it replaces an older one when it is complete."""
-    temporary = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    with atomic_path(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
 
 
 def tagger_labels(model: PreTrainedModel) -> list[str]:

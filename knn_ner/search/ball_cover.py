@@ -30,7 +30,7 @@ from knn_ner.search.similarity import check_similarity, product_error
 from knn_ner.search.vote import vote_weights
 from knn_ner.utils.device import full_precision
 from knn_ner.utils.errors import UserError
-from knn_ner.utils.files import writing
+from knn_ner.utils.files import atomic_writer
 
 # Entries to a ball, on average, and balls at most.
 ENTRIES_PER_BALL = 128
@@ -307,7 +307,7 @@ def covers_of(store: Datastore, similarity: str, expected: float) -> list[Cover]
     for number, cover in enumerate(covers):
         arrays |= {f"{name}_{number}": getattr(cover, name).numpy() for name in ARRAYS}
     # A store that many share need not be anyone's to write to.
-    with suppress(UserError, OSError), writing(file, binary=True) as stream:
+    with suppress(UserError, OSError), atomic_writer(file, binary=True) as stream:
         np.savez(stream, **arrays)
     return covers
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from knn_ner.datastore.reader import Datastore
-from knn_ner.parallel.process_group import Group
+from knn_ner.parallel.process_group import ProcessGroup
 from knn_ner.search.candidates import kept_for
 from knn_ner.search.exact import BLOCK_KEYS, Candidates, ExactSearch
 from knn_ner.search.searcher import SearchResult, best_first
@@ -113,7 +113,7 @@ class DistributedSearch(ExactSearch):
         store: Datastore,
         similarity: str,
         device: str | torch.device,
-        group: Group,
+        group: ProcessGroup,
         *,
         block_keys: int = BLOCK_KEYS,
     ):
@@ -165,13 +165,13 @@ class DistributedSearch(ExactSearch):
         """
         # The temperature as an integer of the same bits.
         bits = int(np.float64(temperature).view(np.int64))
-        told = self.group.exchange(len(queries), k, bits)
+        told = self.group.all_gather(len(queries), k, bits)
         asked = {(k, bits) for _, k, bits in told if k}
         if not asked:
             return None
         ((k, bits),) = asked
         counts = [count for count, *_ in told]
-        queries = self.group.gather(queries, counts)
+        queries = self.group.all_gather_rows(queries, counts)
         if k == -1:
             return self._all_log_weights(queries, counts, float(np.int64(bits).view(np.float64)))
         return self._all_candidates(queries, counts, k)
@@ -189,7 +189,7 @@ class DistributedSearch(ExactSearch):
                 torch.cat([part.indices for part in parts]) + self._part.store.first,
                 torch.cat([part.floor for part in parts]),
             )
-        widths = [width for (width,) in self.group.exchange(found.scores.shape[1])]
+        widths = [width for (width,) in self.group.all_gather(found.scores.shape[1])]
         scores, indices, floors = (
             self._to_their_owners(values, counts, wide)
             for values, wide in (
@@ -206,7 +206,7 @@ class DistributedSearch(ExactSearch):
         weights = queries.new_full((len(queries), labels), -torch.inf, dtype=torch.float64)
         if self._part is not None:
             weights = self._part.log_weights(queries, temperature)
-        self.group.exchange()
+        self.group.barrier()
         return merge_log_weights(self._to_their_owners(weights, counts, [labels] * self.group.size))
 
     def _to_their_owners(
@@ -219,7 +219,7 @@ class DistributedSearch(ExactSearch):
             counts, widths: how many queries each process has, and how wide its values are.
         """
         own, width = counts[self.group.rank], widths[self.group.rank]
-        received = self.group.swap(
+        received = self.group.all_to_all(
             values.reshape(-1),
             send=[count * width for count in counts],
             receive=[own * width for width in widths],

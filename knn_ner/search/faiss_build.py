@@ -1,12 +1,9 @@
 """Building the FAISS indexes of a datastore, and extending them when it grew."""
 
-import fcntl
 import logging
 import math
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +12,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from knn_ner.datastore.locking import new_name
-from knn_ner.datastore.manifest import Manifest, sync
+from knn_ner.datastore.folder import unique_id
+from knn_ner.datastore.locking import lock_file
+from knn_ner.datastore.manifest import Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search.faiss_library import faiss_errors, graphs_of, load_faiss
 from knn_ner.search.faiss_training import prepared_keys, recommended, trained_index
@@ -29,6 +27,7 @@ from knn_ner.search.index_records import (
 )
 from knn_ner.search.similarity import check_similarity
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,11 @@ def build_index(
     path = Path(path)
     check_similarity(similarity)
     Manifest.read(path)
-    with _indexing(path):
+    with lock_file(
+        path / INDEXING_LOCK,
+        busy="another process is building an index of this datastore",
+        advice=", where its indexes are kept; build the index as someone who can, or search exactly",
+    ):
         for junk in path.glob(f"{UNFINISHED}*"):
             junk.unlink()
         store = Datastore.open(path)
@@ -116,12 +119,11 @@ def _bring_up_to_date(
         index = trained_index(store, name, similarity, seed)
         added, trained_on = store.entries, store.entries
     _add(index, store, similarity, store.entries - added, name)
-    file = f"{stem(name, similarity)}-{new_name()}.faiss"
+    file = f"{stem(name, similarity)}-{unique_id()}.faiss"
     shards = shards_of(store)
-    with _unfinished(store.path / file) as temporary:
+    with atomic_path(store.path / file, fsync=True) as temporary:
         with faiss_errors(f"{store.path / file}", "free some space, then give the command again"):
             faiss.write_index(index, str(temporary))
-        sync(temporary)
         size = temporary.stat().st_size
     record = IndexRecord(
         index=name,
@@ -180,38 +182,6 @@ def _load(file: Path) -> Any:
     faiss = load_faiss()
     with faiss_errors(str(file), "remove it, then give the command again"):
         return faiss.read_index(str(file))
-
-
-@contextmanager
-def _unfinished(file: Path) -> Iterator[Path]:
-    """A temporary name for a file that gets its own when all went well, and is removed otherwise."""
-    temporary = file.with_name(f".{file.name}")
-    try:
-        yield temporary
-        temporary.replace(file)
-        sync(file.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _indexing(path: Path) -> Iterator[None]:
-    """The lock of who builds an index of a store, which the system frees if the process dies."""
-    try:
-        stream = (path / INDEXING_LOCK).open("w")
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}), where its indexes are kept; build the index "
-            "as someone who can, or search exactly"
-        ) from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{path}: another process is building an index of this datastore; wait until it has finished"
-            ) from None
-        yield
 
 
 def _remove_old(record: IndexRecord, path: Path) -> None:
