@@ -124,8 +124,8 @@ class CaseWriter:
             ends = [case.words.start, case.words.stop]
             self._cases.append([len(self._sentences), outcome, *ends, words])
         if cases:
-            entities = [self._flat(entities) for entities in (gold, base, knn)]
-            self._sentences.append([" ".join(sentence.words), *entities])
+            flat = [self._flat(entities) for entities in (gold, base, knn)]
+            self._sentences.append([" ".join(sentence.words), *flat])
 
     def f1(self, name: str) -> float:
         """F1 of `base` (tagger alone) or `knn` (mix) over words, in percent, by conlleval's rules."""

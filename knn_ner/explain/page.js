@@ -216,7 +216,7 @@ function focusTab() {
 
 function bar(parts) {
   return element("span", { class: "bar", "aria-hidden": "true" }, ...parts.map(([label, share]) => {
-    const part = element("i", { entity: typeOf(label) });
+    const part = element("span", { entity: typeOf(label) });
     part.style.width = `${100 * share}%`;
     return part;
   }));

@@ -9,6 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from knn_ner.utils.text import counted
+
 # Degrees between the hues of two types: the golden angle keeps any number of hues apart.
 GOLDEN_ANGLE = 137.508
 FIRST_HUE = 255
@@ -71,7 +73,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = percent
+    environment.filters |= {"percent": percent, "counted": counted}
     # `tojson` escapes `<`, `>`, `&` and `'`, so that data cannot end the script element that holds it.
     environment.policies["json.dumps_kwargs"] = {
         "ensure_ascii": False,
