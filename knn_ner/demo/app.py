@@ -14,11 +14,6 @@ READ_CHOSEN_TAGS = """(words, tags, ...rest) => [
     words, Array.from(document.querySelectorAll("#knn-form select"), field => field.value), ...rest
 ]"""
 LARGEST_K = 1024
-# Nested, the shared rules have precedence over Gradio's, which sets the class `dark` as the browser prefers.
-STYLE = (
-    "<style>.gradio-container {{ color-scheme: light; {} }}"
-    ".dark .gradio-container {{ color-scheme: dark; }}</style>"
-)
 
 
 def build(backend: Backend, allow_edit: bool) -> gr.Blocks:
@@ -175,7 +170,7 @@ def serve(app: gr.Blocks, host: str, port: int) -> str:
             run_history=False,
             footer_links=[],
             theme=theme,
-            head=STYLE.format(render("html/style.css")),
+            head=render("demo/head.html"),
         )
     except (OSError, ValueError) as error:
         raise UserError(
@@ -207,7 +202,7 @@ def _sliders(backend: Backend) -> tuple[gr.Slider, gr.Checkbox, gr.Slider, gr.Sl
 
     with gr.Column(min_width=220):
         k = slider(
-            1, largest, first_k, "k", "Number of nearest stored tokens that vote.", step=1,
+            1, largest, first_k, "k", "Nearest stored tokens that vote.", step=1,
             interactive=start.k > 0, elem_id="knn-k",
         )  # fmt: skip
         every = gr.Checkbox(start.k == -1, label="every stored token votes", elem_id="knn-every")
