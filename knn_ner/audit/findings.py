@@ -1,141 +1,132 @@
-"""What the audit shows of each place: file and line, neighbours, votes, copies."""
+"""The evidence that is shown for each place: file and line, votes, neighbours, copies."""
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from knn_ner.audit.evidence import Evidence, Groups, neighbours_elsewhere, tagger_probabilities
-from knn_ner.audit.ranking import Place, StoredWords
-from knn_ner.audit.report import Finding, Neighbour
+from knn_ner.audit.evidence import Evidence, neighbours_elsewhere, tagger_probabilities
+from knn_ner.audit.ranking import Place
+from knn_ner.audit.report import Finding
+from knn_ner.audit.stored_sentences import StoredSentences
 from knn_ner.data.corpus import Corpus
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search.searcher import Searcher
-from knn_ner.search.vote import vote_weights
+from knn_ner.search.vote import vote, vote_weights
 from knn_ner.settings import VoteSettings
+from knn_ner.tagging.entities import Neighbour
 from knn_ner.tagging.trained_tagger import TrainedTagger
 from knn_ner.utils.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Shown of a finding: its nearest neighbours, copies that differ, and labels of a distribution.
-SHOWN = 8
+# Neighbours, and copies with another label, that are shown for a finding.
+SHOWN_NEIGHBOURS = 8
+# Labels of a distribution that are shown, and the smallest share among them.
 SHOWN_LABELS = 3
+SMALLEST_SHARE = 0.005
 
 
-def locate(corpus: Corpus, words: StoredWords, store: Datastore) -> list[int]:
-    """The line of the training file that each stored sentence begins at; 0 for one that it lacks.
+def find_lines(corpus: Corpus, stored: StoredSentences, store: Datastore) -> list[int]:
+    """The line of the training file at which each stored sentence begins; 0 if the file lacks it.
 
-    Sentence ids are those of the file until the store is changed; what was added is found by its words.
+    Sentence ids count the sentences of the file until the store is changed; after that, sentences are found by their
+    words.
 
-    Raises `UserError` when the file has none of the sentences.
+    Raises:
+        UserError: if the file has none of the sentences.
     """
-    sentences = corpus.splits["train"]
-    by_words = {tuple(sentence.words): sentence.line for sentence in reversed(sentences)}
-    lines = []
-    for stored in words.sentences:
-        there = sentences[stored["id"]] if stored["id"] < len(sentences) else None
-        same = there is not None and there.words == stored["words"]
-        lines.append(there.line if same else by_words.get(tuple(stored["words"]), 0))
-    if not any(lines):
+    path, sentences = corpus.files["train"], corpus.splits["train"]
+    line_of_words = {tuple(sentence.words): sentence.line for sentence in reversed(sentences)}
+
+    def line(sentence: Mapping[str, Any]) -> int:
+        id_, words = sentence["id"], sentence["words"]
+        if id_ < len(sentences) and sentences[id_].words == words:
+            return sentences[id_].line
+        return line_of_words.get(tuple(words), 0)
+
+    lines = [line(sentence) for sentence in stored.sentences]
+    missing = lines.count(0)
+    if missing == len(lines):
         raise UserError(
-            f"{store.path}: none of its {len(lines)} sentences is in {corpus.files['train']}; "
+            f"{store.path}: none of its {len(lines)} sentences is in {path}; "
             "give the corpus that the datastore was built from"
         )
-    missing = lines.count(0)
     if missing:
-        logger.info(
-            f"{corpus.files['train']}: {missing} of {len(lines)} stored sentences are not there"
-        )
+        logger.info(f"{path}: {missing} of {len(lines)} stored sentences are not in it")
     return lines
 
 
 def describe(
     places: Sequence[Place],
-    evidence: Evidence,
-    words: StoredWords,
     lines: Sequence[int],
+    evidence: Evidence,
+    stored: StoredSentences,
     corpus: Corpus,
     tagger: TrainedTagger,
     searcher: Searcher,
-    groups: Groups,
-    knn: VoteSettings,
+    settings: VoteSettings,
 ) -> list[Finding]:
-    """All that is shown of the places: the neighbours are searched once more, for these alone."""
-    number_of = {sentence["id"]: number for number, sentence in enumerate(words.sentences)}
+    """Add the evidence to the places; `lines` are those of `find_lines`. The neighbours are searched again."""
+    store = searcher.store
+    number_of_id = {sentence["id"]: number for number, sentence in enumerate(stored.sentences)}
     entries = np.array([place.entry for place in places], dtype=np.int64)
-    found = neighbours_elsewhere(searcher, groups, entries, knn.k)
-    weights = vote_weights(found.similarities - found.similarities[:, :1], knn.temperature)
-    weights /= weights.sum(dim=1, keepdim=True)
-    neighbour_labels = searcher.neighbour_labels(found.indices).cpu()
-    base = tagger_probabilities(tagger, searcher, entries).cpu()
+    nearest = neighbours_elsewhere(searcher, stored, entries, settings.k)
+    labels = searcher.neighbour_labels(nearest.indices)
+    votes = vote(nearest.similarities, labels, len(store.labels), settings.temperature)
+    weights = vote_weights(nearest.similarities - nearest.similarities[:, :1], settings.temperature)
+    shares = weights / weights.sum(dim=1, keepdim=True)
+    base = tagger_probabilities(tagger, searcher, stored, entries)
     findings = []
     for row, place in enumerate(places):
-        shares = weights[row].cpu()
-        neighbours = [
-            neighbour(searcher.store, entry, similarity, share)
-            for entry, similarity, share in zip(
-                found.indices[row, :SHOWN].tolist(),
-                found.similarities[row, :SHOWN].tolist(),
-                shares[:SHOWN].tolist(),
-                strict=True,
-            )
-            if similarity > -np.inf
-        ]
-        vote = torch.zeros(len(searcher.store.labels))
-        vote.index_add_(0, neighbour_labels[row], shares)
-        copies = np.flatnonzero(groups.first == groups.first[place.entry])
+        shown = zip(
+            nearest.indices[row, :SHOWN_NEIGHBOURS].tolist(),
+            nearest.similarities[row, :SHOWN_NEIGHBOURS].tolist(),
+            shares[row, :SHOWN_NEIGHBOURS].tolist(),
+            strict=True,
+        )
+        copies = np.flatnonzero(stored.first_copy == stored.first_copy[place.entry])
         differing = copies[evidence.given[copies] != evidence.given[place.entry]]
-        number = number_of[place.sentence]
-        line = lines[number]
+        line = lines[number_of_id[place.sentence]]
         findings.append(
             Finding(
-                place.score,
-                str(corpus.files["train"]) if line else "",
-                line + place.first if line else 0,
-                place.sentence,
-                words.sentences[number]["words"],
-                words.sentences[number]["tags"],
-                place.first,
-                place.last,
-                place.suggested,
-                evidence.labels[evidence.given[place.entry]],
-                int(searcher.store.positions[place.entry]),
-                largest(vote, searcher.store.labels),
-                largest(base[row], tagger.labels),
-                neighbours,
-                int(evidence.copies[place.entry]),
-                int(evidence.otherwise[place.entry]),
-                [neighbour(searcher.store, entry) for entry in differing[:SHOWN].tolist()],
+                **vars(place),
+                file=str(corpus.files["train"]) if line else "",
+                line=line + place.first if line else 0,
+                label=evidence.labels[evidence.given[place.entry]],
+                position=int(store.positions[place.entry]),
+                vote=_largest(votes[row], store.labels),
+                tagger=_largest(base[row], tagger.labels),
+                neighbours=[_neighbour(store, *each) for each in shown if each[1] > -math.inf],
+                copies=len(copies) - 1,
+                differing_copies=len(differing),
+                differing=[
+                    _neighbour(store, entry, math.nan, 0.0)
+                    for entry in differing[:SHOWN_NEIGHBOURS].tolist()
+                ],
             )
         )
     return findings
 
 
-def neighbour(
-    store: Datastore, entry: int, similarity: float | None = None, share: float | None = None
-) -> Neighbour:
-    """A stored entry as it is shown."""
+def _neighbour(store: Datastore, entry: int, similarity: float, share: float) -> Neighbour:
     sentence = store.sentence(int(store.sentence_ids[entry]))
     return Neighbour(
-        sentence["id"],
-        sentence["words"],
-        int(store.positions[entry]),
-        store.labels[store.label_ids[entry]],
-        similarity,
-        share,
+        label=store.labels[store.label_ids[entry]],
+        similarity=similarity,
+        share=share,
+        sentence_id=sentence["id"],
+        words=sentence["words"],
+        tags=sentence["tags"],
+        word=int(store.positions[entry]),
+        entry=entry,
     )
 
 
-def largest(distribution: Tensor, labels: Sequence[str]) -> dict[str, float]:
-    """The largest parts of a distribution, those that round to 0% left out."""
+def _largest(distribution: Tensor, labels: Sequence[str]) -> dict[str, float]:
     values, order = distribution.sort(descending=True, stable=True)
-    return {
-        labels[index]: value
-        for value, index in zip(
-            values[:SHOWN_LABELS].tolist(), order[:SHOWN_LABELS].tolist(), strict=True
-        )
-        if value >= 0.005
-    }
+    shown = zip(order.tolist()[:SHOWN_LABELS], values.tolist()[:SHOWN_LABELS], strict=True)
+    return {labels[index]: value for index, value in shown if value >= SMALLEST_SHARE}

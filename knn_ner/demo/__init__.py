@@ -1,4 +1,3 @@
-"""The demo in the browser: `rendering` makes HTML, `page` answers what a visitor does, `app` is Gradio's part.
-
-Only `app` needs Gradio.
+"""The demo in the browser: `backend` answers what a visitor does, `parts.html` are its HTML templates, and `app` is the
+Gradio app. Only `app` imports Gradio.
 """

@@ -1,3 +1,3 @@
-"""The page that shows what the neighbours changed: `cases` finds what to show, `plane` draws the maps,
-and `page` puts the data into one HTML file.
+"""The page that shows what the neighbours changed: `cases` finds the cases, `projection` draws the maps of
+neighbours, and `page` puts everything into one HTML file.
 """

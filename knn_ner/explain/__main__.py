@@ -3,7 +3,7 @@
     python -m knn_ner.explain --data_dir D --file_name F --model_path S/model --datastore_path P \\
         --split test --out report.html
 
-The page needs nothing else, no network either. It holds the text of the split and of the neighbours.
+The page is one file and loads nothing. It holds the text of the split and of the neighbours' sentences.
 """
 
 import time
@@ -42,7 +42,7 @@ def parse_arguments(argv: list[str] | None = None) -> ExplainSettings:
     return read_command(
         ExplainSettings,
         argv,
-        "Show on one HTML page what the neighbours changed, fixed and broke, and the neighbours.",
+        "Show on one HTML page what the neighbours fixed, broke and changed, and the neighbours.",
         "python -m knn_ner.explain",
     )
 
@@ -51,16 +51,15 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
     """Write the page.
 
     Returns:
-        The outcomes with their counts, both F1, bytes and seconds.
+        The number of cases with each outcome, both F1, the size of the page in bytes, and the seconds taken.
 
     Raises:
-        UserError: for bad input.
+        UserError: if the corpus, the tagger or the datastore cannot be read, or a setting is out of range.
     """
-    # Imported here, as torch takes seconds that `--help` need not wait.
+    # Imported here because torch takes seconds, and `--help` does not need it.
     from knn_ner.data.corpus import read_corpus
     from knn_ner.explain.cases import OUTCOMES
-    from knn_ner.explain.collect import collect, facts
-    from knn_ner.explain.page import build_page
+    from knn_ner.explain.page import build_page, explain_split
     from knn_ner.tagging.knn_tagger import KnnTagger
     from knn_ner.utils.files import write_text
 
@@ -70,18 +69,13 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
     tagger = KnnTagger.from_settings(
         settings.model_path, settings.datastore_path, settings, settings, settings
     )
-    writer = collect(tagger, corpus, settings.split, settings.neighbours)
-    f1 = {f"{name}_f1": writer.f1(name) for name in ("base", "knn")}
-    title = f"{Path(settings.data_dir).resolve().name}, {settings.split}"
-    content = writer.content() | {
-        "facts": facts(tagger, corpus, settings.split, f1),
-        "joiner": tagger.tagger.encoding.joiner,
-    }
-    page = build_page(title, content)
+    writer, data = explain_split(tagger, corpus, settings.split, settings.neighbours)
+    page = build_page(f"{Path(settings.data_dir).resolve().name}, {settings.split}", data)
     write_text(settings.out, page)
     return {
         "outcomes": {outcome: writer.outcomes[outcome] for outcome in OUTCOMES},
-        **f1,
+        "base_f1": writer.f1("base"),
+        "knn_f1": writer.f1("knn"),
         "bytes": len(page.encode()),
         "seconds": round(time.perf_counter() - start, 2),
     }
@@ -90,10 +84,10 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     settings = parse_arguments(argv)
-    written = explain(settings)
-    outcomes = ", ".join(f"{count} {name}" for name, count in written["outcomes"].items())
-    print(f"F1 {written['base_f1']:.2f} (tagger alone) -> {written['knn_f1']:.2f}; {outcomes}")
-    print(f"{settings.out}: {written['bytes'] / 1e6:.1f} MB, {written['seconds']:.1f} s")
+    result = explain(settings)
+    outcomes = ", ".join(f"{count} {name}" for name, count in result["outcomes"].items())
+    print(f"F1 {result['base_f1']:.2f} (tagger alone) -> {result['knn_f1']:.2f}; {outcomes}")
+    print(f"{settings.out}: {result['bytes'] / 1e6:.1f} MB, {result['seconds']:.1f} s")
 
 
 if __name__ == "__main__":
