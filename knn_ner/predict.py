@@ -62,7 +62,7 @@ def predict(settings: PredictSettings) -> int:
         as_columns,
         as_json,
         pass_through,
-        read_columns,
+        read_sentences,
         read_texts,
     )
     from knn_ner.utils.files import writing
@@ -80,7 +80,7 @@ def predict(settings: PredictSettings) -> int:
         logger.info("reading from standard input, a line at a time; Ctrl-D ends it")
     if not settings.out:
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-    sources = read_texts(files) if settings.input == "text" else read_columns(files)
+    sources = read_texts(files) if settings.input == "text" else read_sentences(files)
     form = as_json if settings.output == "json" else as_columns
     with ExitStack() as stack:
         out = stack.enter_context(writing(settings.out)) if settings.out else sys.stdout

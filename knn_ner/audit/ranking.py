@@ -8,7 +8,7 @@ from knn_ner.audit.evidence import Evidence
 from knn_ner.data.corpus import Sentence
 from knn_ner.data.encoding import IGNORED, Encoding
 from knn_ner.data.spans import word_spans
-from knn_ner.data.tag_conversion import from_bio, to_bio
+from knn_ner.data.tags import SCHEMES, convert_tags
 from knn_ner.data.word_decoding import WordDecoder
 from knn_ner.datastore.reader import Datastore
 from knn_ner.tagging.trained_tagger import TrainedTagger
@@ -74,7 +74,7 @@ def units(words: StoredWords, scheme: str) -> tuple[np.ndarray, np.ndarray]:
     """
     begins = np.ones(len(words), dtype=bool)
     for start, sentence in zip(words.first_word, words.sentences, strict=False):
-        for _, first, last in word_spans(sentence["tags"], scheme):
+        for _, first, last in word_spans(sentence["tags"]):
             begins[start + first + 1 : start + last + 1] = False
     sentence_of_word = np.repeat(np.arange(len(words.sentences)), np.diff(words.first_word))
     return np.cumsum(begins) - 1, sentence_of_word[begins]
@@ -130,7 +130,7 @@ def rank(
         # A word's first piece decides its tag: if another piece is the worst, all of them change.
         for changed in (np.array([entry]), np.flatnonzero(words.of_entry == words.of_entry[entry])):
             tags = suggest(evidence, words, encoding, number, changed)
-            tags = from_bio(to_bio(tags, scheme), scheme.lower())[first : last + 1]
+            tags = convert_tags(tags, SCHEMES[scheme])[first : last + 1]
             if tags != given:
                 break
         places.append(

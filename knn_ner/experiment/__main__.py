@@ -51,8 +51,7 @@ def experiment(settings: ExperimentSettings) -> dict[str, Any]:
     Raises `UserError` for bad input.
     """
     # Imported here, as torch takes seconds that `--help` need not wait.
-    from knn_ner.evaluation.plots import draw_breakdown, draw_tuning, read_tuning
-    from knn_ner.evaluation.plotting import save
+    from knn_ner.evaluation.plots import draw_breakdown, draw_tuning, read_tuning, save
     from knn_ner.experiment.progress import View
     from knn_ner.experiment.report import to_markdown
     from knn_ner.experiment.seeds import STEPS, SeedRun, corpus_id

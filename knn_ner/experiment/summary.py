@@ -141,14 +141,13 @@ def leakage_of(store: Datastore, test: Sequence[Sentence]) -> Leakage:
     )
 
 
-def breakdown_of(store: Datastore, folders: Sequence[Path], scheme: str) -> dict[str, Any]:
+def breakdown_of(store: Datastore, folders: Sequence[Path]) -> dict[str, Any]:
     """Where the gain of all seeds comes from. Raises `UserError` when a file of a seed is missing."""
     stored = ((sentence["words"], sentence["tags"]) for sentence in store.sentences())
     return break_down(
         [read_predictions(folder / "test" / "predictions.txt") for folder in folders],
         [read_votes(folder / "test" / VOTES_FILE) for folder in folders],
-        Forms(stored, scheme),
-        scheme,
+        Forms(stored),
     )
 
 
@@ -194,7 +193,7 @@ def summarise(settings: SeedSettings, seeds: Sequence[int], command: str) -> dic
             "f1": spread(oracle),
             "gain": spread([best - alone for best, alone in zip(oracle, base, strict=True)]),
         },
-        "breakdown": breakdown_of(store, folders, corpus.scheme.name),
+        "breakdown": breakdown_of(store, folders),
         "method": {"interval": LEVEL, "resamples": RESAMPLES},
         "per_seed": per_seed,
     }

@@ -69,7 +69,7 @@ def find_cases(gold: Sequence[Extent], base: Sequence[Extent], knn: Sequence[Ext
 
 def extents_of(tags: Sequence[str], scheme: str) -> list[Extent]:
     """The entities of a sentence's tags."""
-    return [(kind, first, last + 1) for kind, first, last in word_spans(tags, scheme)]
+    return [(kind, first, last + 1) for kind, first, last in word_spans(tags)]
 
 
 @dataclass

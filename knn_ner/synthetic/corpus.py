@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from knn_ner.data.columns import Sentence, write_columns
 from knn_ner.synthetic.chinese import CHINESE
 from knn_ner.synthetic.english import ENGLISH
 from knn_ner.synthetic.grammar import Grammar, Language, expand, pick
@@ -19,7 +20,6 @@ from knn_ner.synthetic.names import Lexicon, Name, invent_words
 from knn_ner.utils.arguments import Parser, positive_int
 from knn_ner.utils.command import run_main
 from knn_ner.utils.errors import UserError
-from knn_ner.utils.files import write_text
 
 LANGUAGES: Mapping[str, Language] = {"en": ENGLISH, "zh": CHINESE}
 SIZES: Mapping[str, int] = {"train": 3000, "dev": 500, "test": 500}
@@ -94,8 +94,8 @@ def write_corpus(
     file_name = file_name or chosen.file_name
     splits = generate(chosen, seed, sizes)
     for split, sentences in splits.items():
-        text = "".join(format_sentence(sentence) for sentence in sentences)
-        write_text(Path(out, f"{split}.{file_name}"), text)
+        path = Path(out, f"{split}.{file_name}")
+        write_columns(path, map(as_columns, sentences), blank_at_end=True)
     return count_corpus(file_name, tuple(chosen.names), splits)
 
 
@@ -156,14 +156,12 @@ def make_sentence(
     return segments
 
 
-def format_sentence(sentence: SyntheticSentence) -> str:
-    """A sentence as lines of the file, the blank line after it included."""
-    lines = [
-        f"{token} {tag}\n"
-        for segment in sentence
-        for token, tag in zip(segment.tokens, segment.tags(), strict=True)
-    ]
-    return "".join(lines) + "\n"
+def as_columns(sentence: SyntheticSentence) -> Sentence:
+    """The tokens of a sentence with their tags."""
+    return Sentence(
+        [token for segment in sentence for token in segment.tokens],
+        [tag for segment in sentence for tag in segment.tags()],
+    )
 
 
 def count_corpus(

@@ -24,10 +24,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from knn_ner.audit.evidence import tagger_probabilities
 from knn_ner.audit.ranking import StoredWords, group, units
-from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
+from knn_ner.data.columns import Sentence, write_columns
+from knn_ner.data.corpus import SPLITS, read_corpus
 from knn_ner.data.spans import Span, word_spans
-from knn_ner.data.tag_conversion import from_bio
-from knn_ner.data.tags import OUTSIDE, scheme_of_labels
+from knn_ner.data.tags import OUTSIDE, SCHEMES, convert_tags, scheme_of_labels
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search.exact import ExactSearch
 from knn_ner.settings import CorpusSettings, TaggerSettings
@@ -38,7 +38,7 @@ from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_text
 from knn_ner.utils.messages import show_messages
 from knn_ner.utils.tables import markdown_table
-from studies.files import column_text, csv_text
+from studies.files import csv_text
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -103,7 +103,7 @@ def plant_errors(
         last word are indices in the sentence, from 0, both included.
     """
     generator = np.random.default_rng(seed)
-    spans: list[list[Span | None]] = [[*word_spans(each.tags, scheme)] for each in sentences]
+    spans: list[list[Span | None]] = [[*word_spans(each.tags)] for each in sentences]
     entities = [(s, e) for s, found in enumerate(spans) for e in range(len(found))]
     types = sorted({span[0] for found in spans for span in found if span})
     planted: list[dict[str, Any]] = []
@@ -169,7 +169,7 @@ def tags_of(spans: Iterable[Span], words: int, scheme: str) -> list[str]:
     for type_, first, last in spans:
         tags[first] = f"B-{type_}"
         tags[first + 1 : last + 1] = [f"I-{type_}"] * (last - first)
-    return from_bio(tags, scheme.lower())
+    return convert_tags(tags, SCHEMES[scheme])
 
 
 def plant(settings: PlantSettings) -> None:
@@ -184,7 +184,7 @@ def plant(settings: PlantSettings) -> None:
     corpus = read_corpus(settings.data_dir, settings.file_name)
     planted = plant_errors(corpus.splits["train"], corpus.scheme.name, settings.part, settings.seed)
     for split in SPLITS:
-        write_text(out / f"{split}.{settings.file_name}", column_text(corpus.splits[split]))
+        write_columns(out / f"{split}.{settings.file_name}", corpus.splits[split])
     write_text(out / "planted.csv", csv_text(planted, PLANTED_COLUMNS))
     logger.info(f"{out}: {len(planted)} entities of the training split changed, see planted.csv")
 
