@@ -12,7 +12,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from knn_ner.settings import SeededRunSettings, TunedIndexSettings, VoteFlags
 from knn_ner.utils.arguments import flag, output_file
@@ -62,7 +62,7 @@ def predict(settings: PredictSettings) -> int:
         as_columns,
         as_json,
         pass_through,
-        read_columns,
+        read_sentences,
         read_texts,
     )
     from knn_ner.utils.files import atomic_writer
@@ -80,10 +80,12 @@ def predict(settings: PredictSettings) -> int:
         logger.info("reading from standard input, a line at a time; Ctrl-D ends it")
     if not settings.out:
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-    sources = read_texts(files) if settings.input == "text" else read_columns(files)
+    sources = read_texts(files) if settings.input == "text" else read_sentences(files)
     form = as_json if settings.output == "json" else as_columns
     with ExitStack() as stack:
-        out = stack.enter_context(atomic_writer(settings.out)) if settings.out else sys.stdout
+        out: TextIO = (
+            stack.enter_context(atomic_writer(settings.out)) if settings.out else sys.stdout
+        )
         return pass_through(tagger, sources, form, out, 1 if typing else TEXTS_AT_ONCE)
 
 

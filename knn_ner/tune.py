@@ -67,8 +67,7 @@ def tune(settings: TuneSettings) -> dict[str, Any]:
     import numpy as np
 
     from knn_ner.data.corpus import read_corpus
-    from knn_ner.evaluation.plots import draw_tuning, read_tuning
-    from knn_ner.evaluation.plotting import save
+    from knn_ner.evaluation.plots import draw_tuning, read_tuning, save
     from knn_ner.search.tuned_settings import save_tuned
     from knn_ner.tagging.grid import best_setting, sweep_split, write_sweep
     from knn_ner.utils.files import write_json

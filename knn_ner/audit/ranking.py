@@ -9,7 +9,7 @@ from knn_ner.audit.stored_sentences import StoredSentences
 from knn_ner.data.corpus import Sentence
 from knn_ner.data.encoding import IGNORED, Encoding
 from knn_ner.data.spans import word_spans
-from knn_ner.data.tag_conversion import from_bio, to_bio
+from knn_ner.data.tags import SCHEMES, convert_tags
 from knn_ner.data.word_decoding import WordDecoder
 from knn_ner.tagging.trained_tagger import TrainedTagger
 
@@ -47,7 +47,7 @@ def find_units(stored: StoredSentences, scheme: str) -> tuple[np.ndarray, np.nda
     """
     begins = np.ones(len(stored), dtype=bool)
     for start, sentence in zip(stored.first_word, stored.sentences, strict=False):
-        for _, first, last in word_spans(sentence["tags"], scheme):
+        for _, first, last in word_spans(sentence["tags"]):
             begins[start + first + 1 : start + last + 1] = False
     sentence_of_word = np.repeat(np.arange(len(stored.sentences)), np.diff(stored.first_word))
     return np.cumsum(begins) - 1, sentence_of_word[begins]
@@ -112,7 +112,7 @@ def rank(
         all_pieces = np.flatnonzero(stored.word_of_entry == stored.word_of_entry[entry])
         for changed in (np.array([entry]), all_pieces):
             tags = _suggest(evidence, stored, encoding, number, changed)
-            suggested = from_bio(to_bio(tags, scheme), scheme.lower())[first : last + 1]
+            suggested = convert_tags(tags, SCHEMES[scheme])[first : last + 1]
             if suggested != sentence["tags"][first : last + 1]:
                 break
         places.append(

@@ -57,8 +57,7 @@ def experiment(settings: ExperimentSettings, command: str = "") -> dict[str, Any
         UserError: for bad input.
     """
     # Imported here because torch takes seconds, and `--help` does not need it.
-    from knn_ner.evaluation.plots import draw_breakdown, draw_tuning, read_tuning
-    from knn_ner.evaluation.plotting import save
+    from knn_ner.evaluation.plots import draw_breakdown, draw_tuning, read_tuning, save
     from knn_ner.experiment.progress import View
     from knn_ner.experiment.report import render
     from knn_ner.experiment.seeds import STEPS, SeedRun, corpus_id

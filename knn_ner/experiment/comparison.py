@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from knn_ner.evaluation.plots import draw_gains, draw_search_share
-from knn_ner.evaluation.plotting import save
+from knn_ner.evaluation.plots import draw_gains, draw_search_share, save
 from knn_ner.evaluation.prediction_files import SCORES
 from knn_ner.evaluation.significance import f1_of, gain_replicates, gains, interval_of, p_value
 from knn_ner.experiment.report import render

@@ -55,12 +55,10 @@ def summarise(settings: SeedSettings, seeds: Sequence[int], command: str) -> dic
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=("test",))
     test = [(sentence.words, sentence.tags) for sentence in corpus.splits["test"]]
     leakage = find_leakage(test, stored)
-    scheme = corpus.scheme.name
     breakdown = break_down(
         [read_predictions(folder / "test" / "predictions.txt") for folder in folders],
         [read_votes(folder / "test" / VOTES_FILE) for folder in folders],
-        Forms(stored, scheme),
-        scheme,
+        Forms(stored),
     )
     oracle = [seed["oracle"]["f1"] for seed in per_seed]
     base = [seed["test"]["base"]["f1"] for seed in per_seed]

@@ -78,9 +78,9 @@ def find_cases(
     return [Case(**{name: tuple(group[name]) for name in group}) for group in groups]
 
 
-def entity_ranges(tags: Sequence[str], scheme: str) -> list[EntityRange]:
+def entity_ranges(tags: Sequence[str]) -> list[EntityRange]:
     """The entities in the tags of a sentence."""
-    return [(kind, first, last + 1) for kind, first, last in word_spans(tags, scheme)]
+    return [(kind, first, last + 1) for kind, first, last in word_spans(tags)]
 
 
 @dataclass
@@ -89,15 +89,11 @@ class CaseWriter:
 
     Attributes:
         store: the datastore of the neighbours.
-        gold_scheme: tag scheme of the gold tags.
-        scheme: tag scheme of the datastore and of the predictions.
         cosine: whether the similarity is cosine; keys are then normalised before they are mapped.
         outcomes: number of cases with each outcome.
     """
 
     store: Datastore
-    gold_scheme: str
-    scheme: str
     cosine: bool
     outcomes: Counter[str] = field(default_factory=Counter)
     _counts: Counter[str] = field(default_factory=Counter)
@@ -110,9 +106,9 @@ class CaseWriter:
 
     def add(self, sentence: Sentence, explained: ExplainedText) -> None:
         """Add the cases of a sentence; a sentence without an entity adds nothing."""
-        gold = entity_ranges(sentence.tags, self.gold_scheme)
-        base = entity_ranges(explained.prediction.base_tags, self.scheme)
-        knn = entity_ranges(explained.prediction.tags, self.scheme)
+        gold = entity_ranges(sentence.tags)
+        base = entity_ranges(explained.prediction.base_tags)
+        knn = entity_ranges(explained.prediction.tags)
         for name, entities in (("gold", gold), ("base", base), ("knn", knn)):
             self._counts[name] += len(entities)
             self._counts[f"right {name}"] += len(set(entities) & set(gold))
@@ -167,7 +163,7 @@ class CaseWriter:
         number = self._stored.get(neighbour.sentence_id)
         if number is None:
             number = self._stored[neighbour.sentence_id] = len(self._stored_rows)
-            entities = self._flat(entity_ranges(neighbour.tags, self.scheme))
+            entities = self._flat(entity_ranges(neighbour.tags))
             self._stored_rows.append([neighbour.sentence_id, " ".join(neighbour.words), entities])
         similarity, share = float(f"{neighbour.similarity:.4g}"), float(f"{neighbour.share:.3g}")
         return number, neighbour.word, self._label(neighbour.label), similarity, share

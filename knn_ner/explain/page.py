@@ -35,13 +35,9 @@ def explain_split(
         raise UserError("no datastore: give one, as the page shows the neighbours stored in it")
     sentences = corpus.splits[split]
     gold_scheme, scheme = corpus.scheme.name, scheme_of_labels(tagger.labels).name
-    writer = CaseWriter(store, gold_scheme, scheme, cosine=tagger.similarity == "cosine")
+    writer = CaseWriter(store, cosine=tagger.similarity == "cosine")
     gold_words = (
-        [
-            word
-            for _, first, stop in entity_ranges(sentence.tags, gold_scheme)
-            for word in range(first, stop)
-        ]
+        [word for _, first, stop in entity_ranges(sentence.tags) for word in range(first, stop)]
         for sentence in sentences
     )
     explained = tagger.explain_texts(

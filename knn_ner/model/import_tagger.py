@@ -7,8 +7,9 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ChineseBert import ChineseBertConfig
+from knn_ner.data.corpus import read_labels
 from knn_ner.data.encoding import UNITS
-from knn_ner.data.tags import OUTSIDE, read_labels
+from knn_ner.data.tags import OUTSIDE
 from knn_ner.model.backbone import CONFIG_KEY, load_encoder, load_tokenizer, save_tagger
 from knn_ner.model.lightning_checkpoint import LightningCheckpoint, read_lightning_checkpoint
 from knn_ner.settings import ImportSettings

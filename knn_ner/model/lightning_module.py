@@ -43,7 +43,7 @@ class Tagger(pl.LightningModule):
         self.lr, self.weight_decay, self.warmup_proportion = lr, weight_decay, warmup_proportion
         self.seed = seed
         self.decoder, self.score = dev, score
-        self.predicted = np.zeros(dev.pieces.sum(), dtype=np.int64)
+        self.predicted = np.zeros(dev.rows, dtype=np.int64)
 
     def on_fit_start(self) -> None:
         # Hugging Face models load in evaluation mode, and Lightning keeps that mode:

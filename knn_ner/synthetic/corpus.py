@@ -13,12 +13,12 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from knn_ner.data.columns import Sentence, write_columns
 from knn_ner.synthetic.grammar import Grammar, Language, expand, pick, read_language
 from knn_ner.synthetic.names import Lexicon, Name, invent_words
 from knn_ner.utils.arguments import flag, positive_int
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
-from knn_ner.utils.files import write_text
 
 LANGUAGES: Mapping[str, Language] = {
     "en": read_language("english"),
@@ -135,8 +135,8 @@ def write_corpus(
     file_name = file_name or chosen.file_name
     splits = _generate(chosen, seed, sizes)
     for split, sentences in splits.items():
-        text = "".join(_format_sentence(sentence) for sentence in sentences)
-        write_text(Path(out, f"{split}.{file_name}"), text)
+        path = Path(out, f"{split}.{file_name}")
+        write_columns(path, map(_as_columns, sentences), blank_at_end=True)
     return _count_corpus(file_name, tuple(chosen.names), splits)
 
 
@@ -193,13 +193,11 @@ def _make_sentence(
     return segments
 
 
-def _format_sentence(sentence: SyntheticSentence) -> str:
-    lines = [
-        f"{token} {tag}\n"
-        for segment in sentence
-        for token, tag in zip(segment.tokens, segment.tags(), strict=True)
-    ]
-    return "".join(lines) + "\n"
+def _as_columns(sentence: SyntheticSentence) -> Sentence:
+    return Sentence(
+        [token for segment in sentence for token in segment.tokens],
+        [tag for segment in sentence for tag in segment.tags()],
+    )
 
 
 def _count_corpus(

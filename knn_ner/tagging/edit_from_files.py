@@ -6,7 +6,7 @@ from pathlib import Path
 
 from knn_ner.data.corpus import Sentence, read_file
 from knn_ner.data.encoding import Encoding
-from knn_ner.data.tags import Scheme, detect_scheme, iob1_to_bio, scheme_of_labels
+from knn_ner.data.tags import BIO, Scheme, convert_tags, detect_scheme, scheme_of_labels
 from knn_ner.datastore.locking import WAIT_SECONDS
 from knn_ner.datastore.manifest import Manifest
 from knn_ner.datastore.reader import Datastore
@@ -141,6 +141,6 @@ def read_sentences(file: str | Path, scheme: Scheme) -> list[Sentence]:
             raise UserError(f"{file}: {error}") from None
         if found == "IOB1":
             for sentence in sentences:
-                sentence.tags = iob1_to_bio(sentence.tags)
+                sentence.tags = convert_tags(sentence.tags, BIO)
     check_sentences(sentences, scheme, str(file))
     return sentences

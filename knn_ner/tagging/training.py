@@ -14,10 +14,9 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from knn_ner.data.corpus import Corpus, read_corpus
+from knn_ner.data.corpus import Corpus, read_corpus, read_labels
 from knn_ner.data.datamodule import TaggingDataModule
 from knn_ner.data.encoding import Encoding, complete_labels, detect_units
-from knn_ner.data.tags import read_labels
 from knn_ner.data.word_splitting import detect_word_rule
 from knn_ner.evaluation.metrics import word_f1
 from knn_ner.model.backbone import CONFIG_KEY, load_encoder, load_tokenizer, save_tagger
@@ -183,7 +182,7 @@ def _fit(
     module = Tagger(
         model,
         dev.decoder,
-        lambda words: word_f1(dev.word_tags, words, dev.scheme),
+        lambda words: word_f1(dev.word_tags, words),
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         warmup_proportion=settings.warmup_proportion,

@@ -6,12 +6,13 @@ cannot be repaired at the source: this reader leaves them out or repairs them, a
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from knn_ner.data.corpus import DOCUMENT_START, SPLITS, Sentence, columns_of, lines_of
-from knn_ner.data.tags import ACCEPTED, is_tag
+from knn_ner.data.columns import DOCUMENT_START, Sentence, columns_of, lines_of
+from knn_ner.data.corpus import SPLITS, read_file
+from knn_ner.data.tags import is_tag
 from knn_ner.utils.errors import UserError
 
 BLANK = "blank lines of spaces or tabs read as the end of a sentence"
@@ -65,62 +66,40 @@ def weibo_character(token: str, faults: Counter[str]) -> str:
 
 
 def read_raw(path: Path, clean: CleanToken | None = None) -> RawFile:
-    """Read a column file: the token is the first column, the tag is the last.
+    """Read a column file, and repair its faults.
 
     Args:
         path: the file.
         clean: repairs a token.
 
     Raises:
-        UserError: with file and line, for a line without a tag, an unknown tag, a number of columns that
-            differs from the first line's, and a token that `clean` refuses; for a file without a sentence;
-            for a file that is not UTF-8.
+        UserError: as `corpus.read_file` does, and for a token that `clean` refuses.
     """
     faults: Counter[str] = Counter()
-    sentences: list[Sentence] = []
-    words: list[str] = []
-    tags: list[str] = []
-    columns = columns_line = first_line = 0
+    return RawFile(path, read_file(path, _repaired(path, faults, clean)), faults)
+
+
+def _repaired(
+    path: Path, faults: Counter[str], clean: CleanToken | None
+) -> Iterator[tuple[int, str]]:
+    """The repaired lines of a file with their numbers; counts the faults."""
     for number, line in lines_of(path):
         parts = columns_of(line)
         if not parts or parts[0] == DOCUMENT_START:
             faults[DOCUMENTS if parts else BLANK] += bool(line)
-            if words:
-                sentences.append(Sentence(words, tags, first_line))
-                words, tags = [], []
-            continue
-        if line[0] in " \t" and len(parts) == 1 and is_tag(parts[0]):
+        elif line[0] in " \t" and len(parts) == 1 and is_tag(parts[0]):
             faults[NO_TOKEN] += 1
             continue
-        if not columns:
-            columns, columns_line = len(parts), number
-        try:
-            _check_columns(parts, columns, columns_line)
-            word = clean(parts[0], faults) if clean else parts[0]
-        except ValueError as error:
-            raise UserError(f"{path}:{number}: {error}") from None
-        if not words:
-            first_line = number
-        words.append(word)
-        tags.append(parts[-1])
-    if words:
-        sentences.append(Sentence(words, tags, first_line))
-    if not sentences:
-        raise UserError(f"{path}: no sentence found, expected lines with a token and a tag")
-    return RawFile(path, sentences, faults)
-
-
-def _check_columns(parts: Sequence[str], columns: int, columns_line: int) -> None:
-    if len(parts) < 2:
-        raise ValueError(f"1 column found ({parts[0]!r}), expected a token and its tag")
-    if len(parts) != columns:
-        raise ValueError(
-            f"{len(parts)} columns found, expected {columns} as in line {columns_line}"
-        )
-    if not is_tag(parts[-1]):
-        raise ValueError(f"tag {parts[-1]!r} found, expected {ACCEPTED}")
-    if "," in parts[-1]:
-        raise ValueError(f"the tags of several annotators ({parts[-1]!r}) found, expected one tag")
+        elif "," in parts[-1] and is_tag(parts[-1]):
+            raise UserError(
+                f"{path}:{number}: the tags of several annotators ({parts[-1]!r}) found, expected one tag"
+            )
+        elif clean and len(parts) > 1:
+            try:
+                line = line.replace(parts[0], clean(parts[0], faults), 1)
+            except ValueError as error:
+                raise UserError(f"{path}:{number}: {error}") from None
+        yield number, line
 
 
 def split_of(path: Path) -> str | None:

@@ -21,10 +21,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
+from knn_ner.data.columns import Sentence, write_columns
+from knn_ner.data.corpus import SPLITS, read_corpus
 from knn_ner.data.spans import Span, word_spans
-from knn_ner.data.tag_conversion import from_bio
-from knn_ner.data.tags import OUTSIDE
+from knn_ner.data.tags import OUTSIDE, SCHEMES, convert_tags
 from knn_ner.settings import CorpusSettings
 from knn_ner.utils.arguments import Parser, add_settings, flag, proportion, take_settings
 from knn_ner.utils.command import run_main
@@ -32,7 +32,6 @@ from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_text
 from knn_ner.utils.messages import show_messages
 from knn_ner.utils.tables import csv_table, markdown_table
-from studies.files import column_text
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -86,7 +85,7 @@ def plant_errors(
         last word are indices in the sentence, from 0, both included.
     """
     generator = np.random.default_rng(seed)
-    spans: list[list[Span | None]] = [[*word_spans(each.tags, scheme)] for each in sentences]
+    spans: list[list[Span | None]] = [[*word_spans(each.tags)] for each in sentences]
     entities = [(s, e) for s, found in enumerate(spans) for e in range(len(found))]
     types = sorted({span[0] for found in spans for span in found if span})
     planted: list[dict[str, Any]] = []
@@ -152,7 +151,7 @@ def tags_of(spans: Iterable[Span], words: int, scheme: str) -> list[str]:
     for type_, first, last in spans:
         tags[first] = f"B-{type_}"
         tags[first + 1 : last + 1] = [f"I-{type_}"] * (last - first)
-    return from_bio(tags, scheme.lower())
+    return convert_tags(tags, SCHEMES[scheme])
 
 
 def plant(settings: PlantSettings) -> None:
@@ -167,7 +166,7 @@ def plant(settings: PlantSettings) -> None:
     corpus = read_corpus(settings.data_dir, settings.file_name)
     planted = plant_errors(corpus.splits["train"], corpus.scheme.name, settings.part, settings.seed)
     for split in SPLITS:
-        write_text(out / f"{split}.{settings.file_name}", column_text(corpus.splits[split]))
+        write_columns(out / f"{split}.{settings.file_name}", corpus.splits[split])
     write_text(out / "planted.csv", csv_table(planted, PLANTED_COLUMNS))
     logger.info(f"{out}: {len(planted)} entities of the training split changed, see planted.csv")
 

@@ -23,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from get_labels import write_labels
 from knn_ner.build_datastore import BuildSettings, build_datastore
-from knn_ner.data.corpus import SPLITS, read_corpus, split_path
+from knn_ner.data.columns import write_columns
+from knn_ner.data.corpus import SPLITS, read_corpus, read_labels, split_path
 from knn_ner.data.spans import word_spans
-from knn_ner.data.tags import OUTSIDE, position_and_type, read_labels, scheme_of_labels
+from knn_ner.data.tags import OUTSIDE, position_and_type
 from knn_ner.datastore.edit import remove_sentences
 from knn_ner.datastore.reader import Datastore
 from knn_ner.evaluation.metrics import percentages
@@ -47,7 +48,6 @@ from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import read_json, write_json, write_text
 from knn_ner.utils.finished_steps import FinishedSteps
 from knn_ner.utils.tables import csv_table, markdown_lines
-from studies.files import column_text
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -234,7 +234,7 @@ def join_corpora(settings: DomainSettings, target: str, folder: Path) -> None:
         )
     joined = other.splits | {"train": source.splits["train"] + other.splits["train"]}
     for split, sentences in joined.items():
-        write_text(folder / f"{split}.{settings.file_name}", column_text(sentences))
+        write_columns(folder / f"{split}.{settings.file_name}", sentences)
     write_labels(folder, settings.file_name)
 
 
@@ -277,14 +277,12 @@ def f1_by_class(predictions: Path, shared: Collection[str]) -> dict[str, dict[st
         without gold entities.
     """
     sentences = read_predictions(predictions)
-    labels = {tag for _, *columns in sentences for tags in columns for tag in tags}
-    scheme = scheme_of_labels(labels).name
     # Entities that are right, predicted and gold, of each class.
     counts = {name: {each: [0, 0, 0] for each in CLASSES} for name in ("base", "knn")}
     for _, gold, *predicted in sentences:
-        gold_spans = set(word_spans(gold, scheme))
+        gold_spans = set(word_spans(gold))
         for name, tags in zip(("base", "knn"), predicted, strict=True):
-            spans = set(word_spans(tags, scheme))
+            spans = set(word_spans(tags))
             for place, found in enumerate((gold_spans & spans, spans, gold_spans)):
                 there = sum(type_ in shared for type_, _, _ in found)
                 sizes = (len(found), there, len(found) - there)

@@ -36,10 +36,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from knn_ner.data.corpus import Corpus, Sentence, read_corpus
-from knn_ner.data.tags import read_labels
-from knn_ner.evaluation.plots import draw_low_resource
-from knn_ner.evaluation.plotting import save
+from knn_ner.data.columns import Sentence, write_columns
+from knn_ner.data.corpus import Corpus, read_corpus, read_labels
+from knn_ner.evaluation.plots import draw_low_resource, save
 from knn_ner.evaluation.prediction_files import SCORES
 from knn_ner.evaluation.significance import f1_of, gain_interval, gains, p_value
 from knn_ner.experiment.progress import View
@@ -52,7 +51,6 @@ from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_json, write_text
 from knn_ner.utils.tables import csv_table, markdown_table
-from studies.files import column_text
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -129,12 +127,9 @@ def part_of(sentences: Sequence[Sentence], share: float, seed: int) -> list[Sent
 def write_corpus(
     corpus: Corpus, train: Sequence[Sentence], settings: LowResourceSettings, folder: Path
 ) -> None:
-    """Write a corpus with another training split and the same labels; files without changes are kept."""
+    """Write a corpus with another training split and the same labels."""
     for split, sentences in (corpus.splits | {"train": train}).items():
-        text = column_text(sentences)
-        path = folder / f"{split}.{settings.file_name}"
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
+        write_columns(folder / f"{split}.{settings.file_name}", sentences)
     labels = read_labels(Path(settings.data_dir) / "ner_labels.txt")
     write_text(folder / "ner_labels.txt", "\n".join(labels) + "\n")
 

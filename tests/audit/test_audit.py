@@ -158,7 +158,7 @@ def test_a_copy_with_another_tag_is_evidence(trained, tmp_path, corpus_folder):
     # The words of an entity of the corpus are given another type, once.
     tags = [line.split()[1] for line in first.split("\n")]
     kinds = sorted({tag[2:] for block in others for tag in block.split() if tag[1:2] == "-"})
-    kind, start, _ = word_spans(tags, "BMES")[0]
+    kind, start, _ = word_spans(tags)[0]
     wrong = next(other for other in kinds if other != kind)
     changed = first.replace(f"-{kind}", f"-{wrong}")
     folder = corpus_folder("word.bmes", train="\n\n".join([first, *others, first, changed]) + "\n")
@@ -298,7 +298,7 @@ def test_planting_changes_what_it_says(noisy, tiny_corpus, tmp_path):
         for where in (tiny_corpus, folder / "corpus")
     ]
     before, after = (
-        {(n, *span) for n, s in enumerate(sentences) for span in word_spans(s.tags, "BMES")}
+        {(n, *span) for n, s in enumerate(sentences) for span in word_spans(s.tags)}
         for sentences in read
     )
     rows = [
