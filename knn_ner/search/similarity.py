@@ -1,8 +1,7 @@
-"""What "similar" means: one definition, to the last bit, for every index, batch size and device.
+"""The similarity of two vectors: equal to the last bit for every index, batch size and device.
 
-A matrix product gives the same pair of vectors slightly different values in matrices of different
-shapes. It is good for finding candidates; the similarity that counts, and that orders neighbours,
-is `exact_similarity`.
+A matrix product rounds the similarity of a pair of vectors differently in matrices of different shapes. It is
+good enough to find candidates. Neighbours are ordered and weighted by `exact_similarity`.
 """
 
 import math
@@ -15,19 +14,23 @@ from knn_ner.utils.errors import UserError
 SIMILARITIES = ("cosine", "l2")
 
 FLOAT32_ROUNDING = 2.0**-24
+SMALLEST_NORMAL = 2.0**-126
+# Squares of components are normal float32 numbers, and sums of squares finite, for vectors with norms in this
+# range. Outside of it, the rounding of a cosine has no bound.
+NORM_RANGE = (1e-15, 1e15)
 
 
 def check_similarity(similarity: str) -> None:
-    """Raise UserError unless `similarity` is one of SIMILARITIES."""
+    """Raise `UserError` unless `similarity` is one of SIMILARITIES."""
     if similarity not in SIMILARITIES:
         raise UserError(f"similarity {similarity!r}: expected one of {', '.join(SIMILARITIES)}")
 
 
 def fold_sum(values: Tensor) -> Tensor:
-    """Sum over the last axis, half onto half: (m, d) -> (m,). Overwrites `values`.
+    """Sum over the last axis by adding one half to the other: (m, d) -> (m,). Overwrites `values`.
 
-    Each step is elementwise, so a row's sum does not depend on the other rows, the threads or the
-    device; the rounding error grows with log2(d) only.
+    Each step is elementwise, so the sum of a row does not depend on the other rows, the threads or the device.
+    The rounding error grows with log2(d) only.
     """
     width = values.shape[-1]
     while width > 1:
@@ -44,17 +47,23 @@ def norm(vectors: Tensor) -> Tensor:
     return fold_sum(vectors.square()).sqrt()
 
 
+def has_bounded_rounding(norms: Tensor) -> Tensor:
+    """Whether the cosine of vectors with these norms has a bounded rounding error: bool, same shape."""
+    lowest, highest = NORM_RANGE
+    return (norms == 0) | ((norms >= lowest) & (norms <= highest))
+
+
 def exact_similarity(queries: Tensor, keys: Tensor, key_norms: Tensor, similarity: str) -> Tensor:
-    """Similarity of each query to each of its own keys. Overwrites `keys`.
+    """Similarity of each query to its own keys. Overwrites `keys`.
 
     Args:
         queries: (q, d) float32.
         keys: (q, c, d) float32, c keys for each query.
         key_norms: (q, c) float32, the store's norms of these keys.
-        similarity: "cosine" (0 where a vector is zero) or "l2" (minus the squared Euclidean
-            distance).
+        similarity: "cosine" (0 where a vector is zero) or "l2" (minus the squared Euclidean distance).
 
-    Returns: (q, c) float32. Equal keys get equal values.
+    Returns:
+        (q, c) float32. Equal keys get equal values.
     """
     rows = keys.view(-1, keys.shape[-1])
     if similarity == "l2":
@@ -66,17 +75,31 @@ def exact_similarity(queries: Tensor, keys: Tensor, key_norms: Tensor, similarit
     return torch.where(norms > 0, products / norms, torch.zeros_like(products))
 
 
+def rounding_error(dim: int) -> float:
+    """Largest rounding error of `exact_similarity`: absolute for "cosine", relative for "l2"."""
+    return (4 * math.ceil(math.log2(dim + 1)) + 32) * FLOAT32_ROUNDING
+
+
 def product_error(
     query_norms: Tensor, largest_key_norm: float, dim: int, similarity: str
 ) -> Tensor:
-    """How far a matrix product in float32 can be from `exact_similarity`, at most: (q,) -> (q,).
+    """Largest difference of a similarity by matrix product in float32 from `exact_similarity`.
 
-    By the standard bound for a sum of d products in any order (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1), d * 2^-24 * |q| |k|; rounding in the norms, in the scaling
-    and in `fold_sum` adds at most a few dozen units. For "l2" the error is relative to the terms
-    that cancel, hence (|q| + |k|)^2.
+    A sum of d products in any order is off by at most d * 2^-24 * |q| |k| (Higham, Accuracy and Stability of
+    Numerical Algorithms, section 3.1). Norms, scaling and `fold_sum` add `rounding_error`. For "l2" the error
+    is relative to the terms that cancel, hence (|q| + |k|)^2.
+
+    Args:
+        query_norms: (q,) float32.
+        largest_key_norm: the largest norm of a key.
+        dim: width of the vectors d.
+        similarity: "cosine" or "l2".
+
+    Returns:
+        (q,) float32; infinite where nothing is known.
     """
-    units = (dim + 4 * math.ceil(math.log2(dim + 1)) + 32) * FLOAT32_ROUNDING
+    units = dim * FLOAT32_ROUNDING + rounding_error(dim)
     if similarity == "l2":
-        return units * (query_norms + largest_key_norm).square()
-    return torch.full_like(query_norms, units)
+        return units * (query_norms + largest_key_norm).square() + dim * SMALLEST_NORMAL
+    known = has_bounded_rounding(query_norms)
+    return torch.full_like(query_norms, units).where(known, torch.inf)
