@@ -12,7 +12,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import IO, Literal
 
 from knn_ner.settings import SeededRunSettings, TunedIndexSettings, VoteFlags
 from knn_ner.utils.arguments import flag, output_file
@@ -83,9 +83,9 @@ def predict(settings: PredictSettings) -> int:
     sources = read_texts(files) if settings.input == "text" else read_sentences(files)
     form = as_json if settings.output == "json" else as_columns
     with ExitStack() as stack:
-        out: TextIO = (
-            stack.enter_context(atomic_writer(settings.out)) if settings.out else sys.stdout
-        )
+        out: IO[str] = sys.stdout
+        if settings.out:
+            out = stack.enter_context(atomic_writer(settings.out))
         return pass_through(tagger, sources, form, out, 1 if typing else TEXTS_AT_ONCE)
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from knn_ner.data.corpus import Corpus
-from knn_ner.data.tags import scheme_of_labels
 from knn_ner.explain.cases import CaseWriter, entity_ranges
 from knn_ner.html.renderer import render
 from knn_ner.tagging.knn_tagger import KnnTagger
@@ -34,7 +33,6 @@ def explain_split(
     if store is None or vote is None:
         raise UserError("no datastore: give one, as the page shows the neighbours stored in it")
     sentences = corpus.splits[split]
-    gold_scheme, scheme = corpus.scheme.name, scheme_of_labels(tagger.labels).name
     writer = CaseWriter(store, cosine=tagger.similarity == "cosine")
     gold_words = (
         [word for _, first, stop in entity_ranges(sentence.tags) for word in range(first, stop)]

@@ -12,7 +12,7 @@ from typing import Any
 from knn_ner.datastore.manifest import Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search.similarity import check_similarity
-from knn_ner.settings import VoteFlags, VoteSettings
+from knn_ner.settings import Similarity, VoteFlags, VoteSettings
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import read_json, write_json
 
@@ -29,7 +29,7 @@ class Tuned:
     """
 
     settings: VoteSettings
-    similarity: str
+    similarity: Similarity
     f1: float
     content_id: str
 
@@ -78,9 +78,9 @@ def read_tuned(path: str | Path) -> Tuned | None:
 def choose_vote(
     path: str | Path,
     given: VoteFlags,
-    similarity: str | None,
+    similarity: Similarity | None,
     tuning: str | Path | None = None,
-) -> tuple[VoteSettings, str, str]:
+) -> tuple[VoteSettings, Similarity, str]:
     """The settings to use with the store in `path`: what is given, and for the rest what was tuned.
 
     Args:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from knn_ner.data.columns import decode_lines, format_columns, read_columns
 from knn_ner.tagging.entities import Prediction
@@ -77,7 +77,7 @@ def pass_through(
     tagger: KnnTagger,
     sources: Iterator[Source],
     form: Callable[[Source, Prediction], str],
-    out: TextIO,
+    out: IO[str],
     at_once: int,
 ) -> int:
     """Write what is found in each text; returns their number."""

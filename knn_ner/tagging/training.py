@@ -86,7 +86,7 @@ def train_tagger(settings: TrainSettings) -> dict[str, Any]:
     results = {
         "dev": None,
         "test": None,
-        "best_epoch_dev_f1": float(best.best_model_score),
+        "best_epoch_dev_f1": float(best.best_model_score or 0),
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "seconds": round(seconds, 2),
