@@ -395,7 +395,7 @@ def test_reproducing_two_rows_interrupted_and_started_again(roberta_row, outputs
         os.killpg(running.pid, signal.SIGINT)
     stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130 and stdout == ""
-    assert stderr.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert stderr.splitlines()[-1] == "interrupted; the same command continues from here"
     assert not (saved / "train_results.json").exists()
 
     finished = script(*line, OUTPUTS=outputs, **chinese)
