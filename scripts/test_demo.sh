@@ -4,4 +4,4 @@
 source "$(dirname "$0")/environment.sh"
 make_environment "$REQUIREMENTS" requirements-dev.txt requirements-demo.txt
 .venv/bin/python -m pip install --quiet --disable-pip-version-check selenium==4.51.0
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/test_demo.py -rs "$@"
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/demo -rs "$@"
