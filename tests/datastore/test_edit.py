@@ -297,7 +297,11 @@ def test_a_long_history_keeps_the_first_and_the_latest():
     for number in range(HISTORY_LENGTH + 50):
         history = append_commit(history, "add" if number else "build", 1, 1)
     assert len(history) == HISTORY_LENGTH
-    assert [history[0].number, history[1].number, history[-1].number] == [1, 52, HISTORY_LENGTH + 50]
+    assert [history[0].number, history[1].number, history[-1].number] == [
+        1,
+        52,
+        HISTORY_LENGTH + 50,
+    ]
 
 
 def test_a_store_from_before_edits_can_be_edited(store, path):
