@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from knn_ner.utils.errors import UserError
-from knn_ner.utils.files import write_text
+from knn_ner.utils.files import file_sha256, write_text
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = "knn-ner datastore"
@@ -57,6 +57,11 @@ class FileRecord:
     file: str
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, file: Path, **content: Any) -> Self:
+        """Describe a file on disk."""
+        return cls(file.name, file.stat().st_size, file_sha256(file), **content)
 
     def listed(self) -> tuple[str, int, str]:
         return self.file, self.bytes, self.sha256
@@ -121,15 +126,10 @@ class ShardRecord:
     def live_sentences(self) -> int:
         return self.sentences - (self.removed.sentences if self.removed else 0)
 
-    @property
-    def live_labels(self) -> Counter[str]:
-        return Counter(self.labels) - Counter(self.removed.labels if self.removed else {})
-
 
 @dataclass(frozen=True)
 class Commit:
-    """An item of the history: the commit's number, time (UTC, ISO 8601) and action, and the numbers of
-    sentences and entries that it affected."""
+    """An item of the history; `sentences` and `entries` are the numbers of affected ones, `time` is UTC."""
 
     number: int
     time: str
@@ -197,7 +197,8 @@ class Manifest:
         """Number of entries for each label of the label list."""
         counts: Counter[str] = Counter()
         for shard in self.shards:
-            counts.update(shard.live_labels)
+            counts.update(shard.labels)
+            counts.subtract(shard.removed.labels if shard.removed else {})
         return {label: counts[label] for label in self.labels}
 
     @cached_property
