@@ -198,12 +198,13 @@ class Verify(StoreSettings):
 
     def run(self) -> str:
         from knn_ner.datastore.info import verify
-        from knn_ner.datastore.shard_reader import check_file
         from knn_ner.search.index_records import list_records
 
         lines, others = [verify(self.path)], []
         for record in list_records(self.path):
-            check_file(self.path, record.file, record.bytes, "its record", "build the index again")
+            index = self.path / record.file
+            if not index.is_file() or index.stat().st_size != record.bytes:
+                raise UserError(f"{index}: missing or damaged; build the index again")
             others.append(record.file)
         for cover in sorted(self.path.glob("cover-*.npz")):
             try:

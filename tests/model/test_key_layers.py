@@ -146,7 +146,7 @@ def test_transforms_follow_their_formulas(uneven):
 
 def test_a_transform_is_kept_to_the_last_bit(uneven, tmp_path):
     fitted = fit_transform(uneven, "whiten:4")
-    (tmp_path / "transform.npz").write_bytes(fitted.to_bytes())
+    fitted.write(tmp_path / "transform.npz")
     read = KeyTransform.read(tmp_path / "transform.npz")
     assert (read.id, read.name, read.width) == (fitted.id, "whiten:4", 4)
     assert np.array_equal(read.mean, fitted.mean) and np.array_equal(read.matrix, fitted.matrix)
