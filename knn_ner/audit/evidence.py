@@ -19,6 +19,7 @@ from knn_ner.data.encoding import IGNORED
 from knn_ner.data.tags import OUTSIDE
 from knn_ner.datastore.key_transform import PUBLISHED
 from knn_ner.datastore.reader import Datastore
+from knn_ner.model.backbone import only_head
 from knn_ner.model.encode import hidden_states
 from knn_ner.search.interpolation import LabelAlignment, interpolate
 from knn_ner.search.searcher import Searcher, SearchResult
@@ -129,12 +130,12 @@ def tagger_probabilities(tagger: TrainedTagger, searcher: Searcher, entries: np.
     Its classifier sees the stored key, which may be rounded to float16; if keys are something else, the
     sentences are encoded anew.
     """
-    if searcher.store.recipe != PUBLISHED:
+    classifier = only_head(tagger.model.eval().to(searcher.device))
+    if searcher.store.recipe != PUBLISHED or classifier is None:
         return _encoded_probabilities(tagger, searcher, entries)
-    model = tagger.model.eval().to(searcher.device)
     keys = torch.from_numpy(searcher.store.gather(entries)).float().to(searcher.device)
     with torch.inference_mode():
-        return model.classifier(keys).float().softmax(-1)
+        return classifier(keys).float().softmax(-1)
 
 
 def _encoded_probabilities(

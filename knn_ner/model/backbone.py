@@ -147,6 +147,16 @@ def tagger_labels(model: PreTrainedModel) -> list[str]:
     return [label for _, label in sorted((model.config.id2label or {}).items())]
 
 
+def only_head(model: PreTrainedModel) -> nn.Module | None:
+    """Return the module that maps the encoder's output to logits; None if it is more than one (ModernBERT)."""
+    heads = [
+        module
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and next(module.parameters(), None) is not None
+    ]
+    return heads[0] if len(heads) == 1 else None
+
+
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """Return the part of a configuration that describes the text encoder: itself, or a nested one."""
     for name in ("text_config", "decoder" if config.is_encoder_decoder else "encoder"):

@@ -115,12 +115,13 @@ def write_forced(folder, labels, label_of_word, model_class=BertForTokenClassifi
     with torch.no_grad():
         model.base_model.get_input_embeddings().weight.copy_(20 * torch.eye(size))
         model.classifier.weight.zero_()
-        for place, word in enumerate(WORDS):
-            label = label_of_word.get(word, "O")
-            model.classifier.weight[labels.index(label), len(SPECIAL) + place] = 1.0
-            if "O" in labels:
-                model.classifier.weight[labels.index("O"), len(SPECIAL) + place] += 0.5
         model.classifier.bias.zero_()
+        if "O" in labels:
+            model.classifier.bias[labels.index("O")] = 1.0
+        for place, word in enumerate(WORDS):
+            if word in label_of_word:
+                row = labels.index(label_of_word[word])
+                model.classifier.weight[row, len(SPECIAL) + place] = 1.0
     model.save_pretrained(folder)
     write_tokenizer(folder)
     return folder
