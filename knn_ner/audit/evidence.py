@@ -18,6 +18,7 @@ from knn_ner.data.corpus import Sentence
 from knn_ner.data.encoding import IGNORED
 from knn_ner.data.tags import OUTSIDE
 from knn_ner.datastore.key_transform import PUBLISHED
+from knn_ner.model.backbone import only_head
 from knn_ner.search.interpolation import LabelAlignment, interpolate
 from knn_ner.search.searcher import Searcher, SearchResult
 from knn_ner.search.vote import vote
@@ -104,12 +105,12 @@ class Auditor:
         labels = self.searcher.neighbour_labels(nearest.indices)
         number = len(self.searcher.store.labels)
         votes = vote(nearest.similarities, labels, number, self.settings.temperature)
-        if self.searcher.store.recipe != PUBLISHED:
+        classifier = only_head(self.tagger.model.eval().to(self.searcher.device))
+        if self.searcher.store.recipe != PUBLISHED or classifier is None:
             return nearest, votes, self._encoded_probabilities(entries)
-        model = self.tagger.model.eval().to(self.searcher.device)
         keys = torch.from_numpy(self.searcher.store.gather(entries)).float()
         with torch.inference_mode():
-            base = model.classifier(keys.to(self.searcher.device)).float().softmax(-1)
+            base = classifier(keys.to(self.searcher.device)).float().softmax(-1)
         return nearest, votes, base
 
     def gather_evidence(self, progress: tqdm) -> Evidence:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForTokenClassification,
@@ -24,6 +25,7 @@ from transformers import (
 
 import ChineseBert
 from ChineseBert.loading import first_sentence, quiet_transformers
+from knn_ner.model.hub_labels import label_changes, project_labels
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import atomic_path
 from knn_ner.utils.text import some
@@ -111,8 +113,10 @@ def load_encoder(
 def load_tagger(source: str | Path) -> PreTrainedModel:
     """Load a trained token-classification model, in evaluation mode and float32.
 
+    Labels of other code become tags (`project_labels`); the classifier loses the rows of those that have none.
+
     Raises:
-        UserError: if the model cannot be loaded or lacks trained weights.
+        UserError: if the model cannot be loaded, lacks trained weights, or has labels without a clear meaning.
     """
     with _one_line_errors(source, "tagger"):
         model, info = AutoModelForTokenClassification.from_pretrained(
@@ -124,6 +128,7 @@ def load_tagger(source: str | Path) -> PreTrainedModel:
             f"{source}: weights of {', '.join(missing[:3])} not found, expected a trained tagger such as "
             "the folder `model` that knn_ner.train writes"
         )
+    _translate_labels(source, model)
     return model.eval()
 
 
@@ -137,6 +142,16 @@ def save_tagger(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
 def tagger_labels(model: PreTrainedModel) -> list[str]:
     """Return the label list of a tagger."""
     return [label for _, label in sorted((model.config.id2label or {}).items())]
+
+
+def only_head(model: PreTrainedModel) -> nn.Module | None:
+    """Return the module that maps the encoder's output to logits; None if it is more than one (ModernBERT)."""
+    heads = [
+        module
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and next(module.parameters(), None) is not None
+    ]
+    return heads[0] if len(heads) == 1 else None
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -169,20 +184,57 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 def _check_special_tokens(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UserError for special tokens that windows and batches cannot reproduce."""
     name = type(tokenizer).__name__
-    encoded = tokenizer("a", return_special_tokens_mask=True)
+    encoded = tokenizer("a 1 中", return_special_tokens_mask=True, return_token_type_ids=True)
     special = encoded["special_tokens_mask"]
-    if sum(special) != 2 or not (special[0] and special[-1]):
+    before = special.index(0) if 0 in special else (len(special) + 1) // 2
+    after = sum(special) - before
+    if (before, after) != (1, 1):
         raise UserError(
-            f"{source}: {name} puts {sum(special)} special tokens around a text and {special[0]} of them before "
-            "it, expected one at each end as with BERT, RoBERTa and ChineseBERT; use another encoder"
+            f"{source}: {name} puts {before} special tokens before a text and {after} after it, expected one at "
+            "each end as with BERT, RoBERTa and ChineseBERT; use another encoder"
         )
-    if any(encoded.get("token_type_ids", ())):
+    if any(encoded["token_type_ids"]):
         raise UserError(
             f"{source}: {name} gives token types {sorted(set(encoded['token_type_ids']))}, expected 0 for all "
             "word pieces; use another encoder"
         )
     if tokenizer.pad_token_id is None:
         raise UserError(f"{source}: {name} has no padding token, expected one; use another encoder")
+
+
+def _translate_labels(source: str | Path, model: PreTrainedModel) -> None:
+    """Give a model the tags of its labels, in place."""
+    labels = tagger_labels(model)
+    try:
+        tags = project_labels(labels)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    changes = label_changes(labels, tags)
+    if not changes:
+        return
+    logger.info(f"{source}: label {changes}")
+    if None in tags:
+        _keep_rows(model, [index for index, tag in enumerate(tags) if tag is not None])
+    kept = [tag for tag in tags if tag is not None]
+    model.config.id2label = dict(enumerate(kept))
+    model.config.label2id = {tag: index for index, tag in enumerate(kept)}
+
+
+def _keep_rows(model: PreTrainedModel, rows: list[int]) -> None:
+    """Remove all other rows of the classifier's last layer, so that their labels have no probability."""
+    encoder = model.base_model_prefix + "."
+    heads = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith(encoder)
+    ]
+    last = heads[-1]
+    for parameter in (last.weight, last.bias):
+        if parameter is not None:
+            parameter.data = parameter.data[rows]
+    last.out_features = len(rows)
+    tagger: Any = model
+    tagger.num_labels = len(rows)
 
 
 def _set_dropout(config: PreTrainedConfig, probability: float) -> bool:
