@@ -117,7 +117,7 @@ def inference_loader(
     Args:
         sentences: the sentences.
         pad_id: the padding piece.
-        max_length: word pieces in a window.
+        max_length: word pieces in a window, at most.
         batch_size: windows in a batch.
         workers: data loading processes.
         share: (i, n) gives every n-th of the batches, from the i-th; the n loaders together give all.

@@ -119,22 +119,12 @@ def read_columns(
 
 
 def format_columns(*columns: Sequence[str], separator: str = " ") -> str:
-    """The lines of one sentence, a line for each word.
-
-    Args:
-        columns: the words, their tags, and what else there is of each word.
-        separator: what stands between two columns.
-    """
+    """The lines of one sentence, a line for each word; columns: the words, their tags, and other values of each."""
     return "".join(separator.join(row) + "\n" for row in zip(*columns, strict=True))
 
 
 def write_columns(path: Path, sentences: Iterable[Sentence], *, blank_at_end: bool = False) -> None:
-    """Write a column file of words and tags, with a blank line between sentences.
-
-    Args:
-        path: the file.
-        sentences: the sentences.
-        blank_at_end: whether a blank line follows the last sentence too.
+    """Write a column file of words and tags, with a blank line between sentences, and at the end if `blank_at_end`.
 
     Raises:
         UserError: if the file cannot be written.

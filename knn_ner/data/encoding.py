@@ -73,12 +73,8 @@ def windows(sentence: int, pieces: int, max_length: int) -> list[Window]:
         return [Window(sentence, 1, last, 0, pieces)]
     starts = [*range(1, last - room, room - room // 4), last - room]
     borders = [(following + start + room) // 2 for start, following in itertools.pairwise(starts)]
-    return [
-        Window(sentence, start, start + room, own_start, own_stop)
-        for start, own_start, own_stop in zip(
-            starts, [0, *borders], [*borders, pieces], strict=True
-        )
-    ]
+    parts = zip(starts, [0, *borders], [*borders, pieces], strict=True)
+    return [Window(sentence, start, start + room, *own) for start, *own in parts]
 
 
 def detect_units(sentences: Sequence[Sentence]) -> str:
@@ -147,12 +143,11 @@ class Encoding:
         self.special = special
         self.joiner = "" if units == "characters" else " "
         self.label_ids = {label: index for index, label in enumerate(self.labels)}
-        self._label_of_piece = np.array(
-            [self._labels_of_pieces(label) for label in self.labels], dtype=np.int16
-        )
+        # [label of the word, is the first piece, is the last piece]
+        self._label_of_piece = np.array([self._piece_labels(label) for label in self.labels])
 
-    def _labels_of_pieces(self, label: str) -> list[list[int]]:
-        """[is the first piece][is the last piece]: the label of such a piece of a word with a label."""
+    def _piece_labels(self, label: str) -> list[list[int]]:
+        """The label of each kind of piece of a word with this label."""
         position, kind = position_and_type(label)
         own = self.label_ids[label]
         inside = self.label_ids.get(f"{self.scheme.inside}-{kind}", own)
@@ -170,20 +165,15 @@ class Encoding:
         texts = [self.joiner.join(sentence.words) for sentence in sentences]
         if not texts:
             return []
-        batch = self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            truncation=False,
-            verbose=False,
-        )
+        how = {"add_special_tokens": False, "truncation": False, "verbose": False}
+        batch = self.tokenizer(texts, return_offsets_mapping=True, **how)
         parts = zip(sentences, texts, batch["input_ids"], batch["offset_mapping"], strict=True)
         return [self._encode(*part) for part in parts]
 
     def _encode(
         self, sentence: Sentence, text: str, ids: list[int], offsets: list[tuple[int, int]]
     ) -> EncodedSentence:
-        lengths = np.array([len(word) for word in sentence.words])
+        lengths = np.array([len(word) for word in sentence.words], dtype=np.int64)
         # A space belongs to the word after it: byte-level BPE may put it into that word's piece.
         lengths[1:] += len(self.joiner)
         words = np.arange(len(lengths))

@@ -20,12 +20,8 @@ SEEN, OTHER_TYPE, UNSEEN = "seen", "seen with another type", "unseen"
 LENGTHS = {"1": 1, "2": 2, "3": 3, "4": 4, "5 or more": 5}
 TIMES = {"0": 0, "1": 1, "2 to 4": 2, "5 to 19": 5, "20 or more": 20}
 AGREEMENTS = {
-    "below 0.5": 0,
-    "0.5 to 0.7": 0.5,
-    "0.7 to 0.9": 0.7,
-    "0.9 to 0.99": 0.9,
-    "0.99 to 1": 0.99,
-}
+    "below 0.5": 0, "0.5 to 0.7": 0.5, "0.7 to 0.9": 0.7, "0.9 to 0.99": 0.9, "0.99 to 1": 0.99,
+}  # fmt: skip
 NOT_SEARCHED = "not searched"
 # The groups of each dimension in order; types are ordered by name.
 DIMENSIONS = {

@@ -47,12 +47,10 @@ def score(
     """Score predicted tags of words and of word pieces against gold tags, sentence by sentence.
 
     Returns:
-        Scores in percent, unrounded; 0 without gold or predicted entities.
-
-        - `precision`, `recall`, `f1`: entities over words, micro average, as conlleval and seqeval's
-          default mode count them; `per_type`: the same for each type, and `support`, its gold count.
-        - `strict_f1`: over words, as seqeval's strict mode, where a malformed run is no entity at all.
-        - `piece_precision`, `piece_recall`, `piece_f1`: entities over pieces, as published.
+        Scores in percent, unrounded; 0 without gold or predicted entities. `precision`, `recall`, `f1`: entities over
+        words, micro average, as conlleval and seqeval's default mode count them; `per_type`: the same for each type,
+        and `support`, its gold count. `strict_f1`: over words, as seqeval's strict mode, where a malformed run is no
+        entity. `piece_precision`, `piece_recall`, `piece_f1`: entities over pieces, as published.
 
     Raises:
         UserError: for a scheme other than BIO, IOBES and BMES.
@@ -118,10 +116,11 @@ def _pair(
 ) -> Spans:
     if len(gold) != len(predicted):
         raise ValueError(f"{len(predicted)} predicted sentences for {len(gold)} gold ones")
-    for index, (true, tags) in enumerate(zip(gold, predicted, strict=True)):
+    pairs = list(zip(gold, predicted, strict=True))
+    for index, (true, tags) in enumerate(pairs):
         if len(true) != len(tags):
             raise ValueError(f"sentence {index}: {len(tags)} predicted {what} for {len(true)}")
-    return [(set(spans_of(a)), set(spans_of(b))) for a, b in zip(gold, predicted, strict=True)]
+    return [(set(spans_of(true)), set(spans_of(tags))) for true, tags in pairs]
 
 
 def _counts(spans: Spans) -> np.ndarray:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from knn_ner.evaluation.breakdown import DIMENSIONS
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_bytes
@@ -86,39 +88,38 @@ def draw_tuning(seeds: Sequence[Sequence[Setting]]) -> "Figure":
     best = min(f1, key=lambda each: (-f1[each], each[0] < 0, *each))
     ks = sorted({each[0] for each in f1}, key=lambda k: (k < 0, k))
     temperatures, weights = (sorted({each[place] for each in f1}) for place in (1, 2))
-    of_k = [max(f1[k, t, w] for t in temperatures for w in weights) for k in ks]
-    of_temperature = [max(f1[k, t, w] for k in ks for w in weights) for t in temperatures]
-    of_weight = [f1[best[0], best[1], w] for w in weights]
-    lowest, highest = (
-        [choose(f1[k, t, w] for k in ks for t in temperatures) for w in weights]
-        for choose in (min, max)
-    )
-    alone = f1[best[0], best[1], weights[0]]
+    heights = np.array([[[f1[k, t, w] for w in weights] for t in temperatures] for k in ks])
+    lowest, highest = heights.min(axis=(0, 1)), heights.max(axis=(0, 1))
+    of_weight = heights[ks.index(best[0]), temperatures.index(best[1])]
+    alone = of_weight[0]
 
     figure = _new_figure(9, 3)
     left, middle, right = figure.subplots(1, 3, sharey=True, width_ratios=[5, 4, 4])
     label = "range over all k and T"
     left.fill_between(weights, lowest, highest, color=LIGHT, linewidth=0, label=label)
     left.plot(weights, of_weight, color=KNN, label=f"k = {_k_name(best[0])}, T = {best[1]:g}")
-    left.set_xlabel("knn_weight")
-    left.set_ylabel("dev F1")
+    left.set(xlabel="knn_weight", ylabel="dev F1")
     left.legend(loc="lower left")
-    middle.plot(temperatures, of_temperature, color=KNN, marker="o", markersize=3.5)
-    middle.set_xscale("log")
-    middle.set_xlabel("temperature T, best k and knn_weight")
+    dots: dict[str, Any] = {"color": KNN, "marker": "o", "markersize": 3.5}
+    middle.plot(temperatures, heights.max(axis=(0, 2)), **dots)
+    middle.set(xscale="log", xlabel="temperature T, best k and knn_weight")
     middle.set_xticks(every(temperatures, 4), [f"{t:g}" for t in every(temperatures, 4)])
     middle.minorticks_off()
-    right.plot(range(len(ks)), of_k, color=KNN, marker="o", markersize=3.5)
+    right.plot(range(len(ks)), heights.max(axis=(1, 2)), **dots)
     right.set_xticks(range(len(ks)), [_k_name(k) for k in ks], fontsize=8)
     right.set_xlabel("k, best T and knn_weight")
-    star = {"marker": "*", "markersize": 11, "color": KNN, "markeredgecolor": "white"}
+    star: dict[str, Any] = {
+        "marker": "*",
+        "markersize": 11,
+        "color": KNN,
+        "markeredgecolor": "white",
+    }
     for axes, place in ((left, best[2]), (middle, best[1]), (right, ks.index(best[0]))):
         axes.axhline(alone, color=TAGGER, linewidth=1, linestyle=DASHED)
         axes.plot([place], [f1[best]], **star)
     # F1 far below the tagger alone is of no interest, and would press the rest together.
-    top = max(f1.values())
-    margin = max(0.5, top - alone)
-    left.set_ylim(max(min(lowest), alone - 2 * margin), top + 0.35 * margin)
+    margin = max(0.5, f1[best] - alone)
+    left.set_ylim(max(lowest.min(), alone - 2 * margin), f1[best] + 0.35 * margin)
     right.annotate(
         "tagger alone", (1, alone), xycoords=right.get_yaxis_transform(), xytext=(0, -3),
         textcoords="offset points", color=TAGGER, ha="right", va="top", fontsize=8,
@@ -177,9 +178,7 @@ def draw_search_share(experiments: Sequence[Results]) -> "Figure":
         axes.plot([float(weight) for weight in weights], means, color=colour)
         ends.append((means[-1], results["name"], colour))
     axes.axvline(0.5, color=GREY, linewidth=1, linestyle=DASHED)
-    axes.set_yscale("log")
-    axes.set_xlim(0, 0.66)
-    axes.set_xticks([0, 0.1, 0.2, 0.3, 0.4, 0.5])
+    axes.set(yscale="log", xlim=(0, 0.66), xticks=[0, 0.1, 0.2, 0.3, 0.4, 0.5])
     low = axes.get_ylim()[0]
     axes.set_ylim(low, 100)
     ticks = [tick for tick in (0.01, 0.1, 1, 10, 100) if low <= tick]
@@ -188,8 +187,7 @@ def draw_search_share(experiments: Sequence[Results]) -> "Figure":
     heights = apart([math.log10(max(end[0], low)) for end in ends], 0.055 * math.log10(100 / low))
     for height, (_, name, colour) in zip(heights, ends, strict=True):
         axes.text(0.505, 10**height, name, color=colour, va="center")
-    axes.set_xlabel("knn_weight")
-    axes.set_ylabel("tokens that have to be searched")
+    axes.set(xlabel="knn_weight", ylabel="tokens that have to be searched")
     return figure
 
 
@@ -215,15 +213,13 @@ def draw_low_resource(
             marker=marker, markersize=4.5, capsize=2, elinewidth=0.9,
         )  # fmt: skip
         handles.append(line)
-    alone = next(iter(lines.values()))
-    last, goal, _ = alone[-1]
+    last, goal, _ = next(iter(lines.values()))[-1]
     axes.axhline(goal, color=TAGGER, linewidth=1, linestyle=DASHED)
     # The highest line first. At the right, where the lines are close together, there is no room for names.
     axes.legend(handles=handles[::-1], loc="lower right")
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlabel="training sentences that the tagger saw")
     axes.set_xticks(shares, [f"{share:g}%" for share in shares])
     axes.minorticks_off()
-    axes.set_xlabel("training sentences that the tagger saw")
     axes.set_ylabel("word-level test F1")
     axes.set_title(f"{corpus}; dashed: tagger alone with {last:g}%")
     return figure
@@ -263,8 +259,7 @@ def _draw_agreement(axes: "Axes", rows: Sequence[Results]) -> None:
     axes.set_xlim(-1.1 * largest, 1.1 * largest)
     ticks = [tick for tick in axes.get_xticks() if abs(tick) <= 1.1 * largest]
     axes.set_xticks(ticks, [f"{abs(tick):g}" for tick in ticks])
-    axes.set_title("tags by agreement")
-    axes.set_xlabel("spoilt | put right")
+    axes.set(title="tags by agreement", xlabel="spoilt | put right")
 
 
 def _draw_interval(

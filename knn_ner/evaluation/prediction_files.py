@@ -61,14 +61,7 @@ def write_votes(
     labels: Sequence[str],
     agreement: np.ndarray,
 ) -> None:
-    """Write how the neighbours of V words voted.
-
-    Args:
-        path: the file.
-        sentences, words: (V,) indices of the words.
-        labels: (V,) the label with the largest share of the vote.
-        agreement: (V,) that share.
-    """
+    """Write how the neighbours of words voted: the label with the largest share of the vote, and that share."""
     shares = [f"{share:.4f}" for share in agreement]
     rows = zip(sentences, words, labels, shares, strict=True)
     _write(path, ("sentence", "word", "label", "agreement"), rows)
@@ -80,11 +73,12 @@ def read_votes(path: Path) -> dict[tuple[int, int], tuple[str, float]]:
     Raises:
         UserError: if there is no such file, or it holds something else.
     """
-
-    def vote(row: dict[str, str]) -> tuple[tuple[int, int], tuple[str, float]]:
-        return (int(row["sentence"]), int(row["word"])), (row["label"], float(row["agreement"]))
-
-    return dict(_read(path, "votes", vote))
+    rows = _read(
+        path,
+        "votes",
+        lambda row: (int(row["sentence"]), int(row["word"]), row["label"], float(row["agreement"])),
+    )
+    return {(sentence, word): (label, share) for sentence, word, label, share in rows}
 
 
 def read_predictions(path: Path) -> list[Predicted]:

@@ -65,8 +65,7 @@ def gain_replicates(
 ) -> np.ndarray:
     """The mean gain on each resample of sentences and seeds: (resamples,).
 
-    Resamples of another `seed` are independent, so that the average gain of several corpora has the averages of their
-    replicates.
+    Those of another `seed` are independent: the average gain of several corpora has the averages of their replicates.
     """
     _check(base, knn)
     generator = np.random.default_rng(seed)
@@ -106,15 +105,10 @@ def p_value(base: np.ndarray, knn: np.ndarray, resamples: int = RESAMPLES, seed:
         return (f1_of(middle + offset) - f1_of(middle - offset)).mean(axis=-1)
 
     result = permutation_test(
-        (np.ones(differs.sum()),),
-        mean_gain,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=resamples,
-        batch=max(1, DRAWN_AT_ONCE // 10 // int(differs.sum())),
-        axis=-1,
+        (np.ones(differs.sum()),), mean_gain, permutation_type="samples", vectorized=True, axis=-1,
+        n_resamples=resamples, batch=max(1, DRAWN_AT_ONCE // 10 // int(differs.sum())),
         rng=np.random.default_rng(seed),
-    )
+    )  # fmt: skip
     return float(result.pvalue)
 
 
