@@ -59,8 +59,8 @@ run() {
     fi
 }
 
-# corpus NAME FILE_NAME [OTHER]: set the corpus, by its name in scripts/prepare_data.py, and the ending of its files: the
-# published one or, if there is no such file, OTHER, which has the same content; make the environment.
+# corpus NAME FILE_NAME [OTHER]: set the corpus, by its name in scripts/prepare_data.py, and the ending of its files:
+# the published one or, if there is no such file, OTHER, which has the same content; make the environment.
 corpus() {
     DATA_DIR=$(given data_dir "${DATA_DIR:-${base}data/$1}")
     local ending=$2
