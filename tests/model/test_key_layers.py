@@ -10,7 +10,7 @@ from store_factory import random_entries, write_store
 from transformers import DistilBertConfig, DistilBertForTokenClassification
 
 from knn_ner import KnnTagger, build_datastore, infer, tune
-from knn_ner.audit.evidence import tagger_probabilities
+from knn_ner.audit.evidence import Auditor
 from knn_ner.data.corpus import read_corpus
 from knn_ner.datastore import compaction
 from knn_ner.datastore.__main__ import main as datastore_command
@@ -24,6 +24,7 @@ from knn_ner.model.backbone import load_encoder, load_tokenizer
 from knn_ner.model.encode import hidden_states
 from knn_ner.model.key_layers import canonical_layer, layer_width, tapping
 from knn_ner.search.exact import ExactSearch
+from knn_ner.settings import VoteSettings
 from knn_ner.synthetic.bert import write_bert_encoder, write_roberta_encoder
 from knn_ner.synthetic.size import Size
 from knn_ner.tagging import store_keys
@@ -327,7 +328,9 @@ def test_the_audit_asks_the_tagger_where_keys_are_not_its_own(whitened, datastor
     tagger = load_for_datastore(trained / "model", 512, datastore)
     entries = np.array([0, 1, 2, 40, 41, 300, 7])
     own, other = (
-        tagger_probabilities(tagger, ExactSearch(Datastore.open(path)), entries)
+        Auditor(tagger, ExactSearch(Datastore.open(path)), VoteSettings(4, 0.1, 0.5)).opinions(
+            entries
+        )[2]
         for path in (datastore, whitened / "white")
     )
     assert torch.allclose(own, other, atol=5e-3)
