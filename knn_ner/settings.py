@@ -147,6 +147,8 @@ class TrainingSettings:
     """layer over each word piece; mlp (dense, tanh, dense) is for ChineseBERT alone"""
     units: Literal["auto", "words", "characters"] = flag("auto")
     """what a token is: characters are joined without spaces; auto: found from the training split"""
+    lowercase: bool | None = flag(None)
+    """put text in lower case, or not (if not given: as the encoder's tokeniser does)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -151,7 +151,7 @@ def _add_flag(
         options["required"] = True
     hint, is_tuple = _plain_type(hint)
     if hint is bool:
-        options["action"] = "store_true"
+        options["action"] = "store_true" if default is False else argparse.BooleanOptionalAction
     else:
         if typing.get_origin(hint) is typing.Literal:
             options["choices"] = typing.get_args(hint)

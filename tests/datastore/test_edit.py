@@ -356,7 +356,9 @@ def test_refreshing_does_not_change_the_model(store, path):
 # Edits that die, and edits at once
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests' / 'datastore'}"}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}{os.pathsep}{ROOT / 'tests' / 'datastore'}"
+}
 
 
 def start(script: str, *arguments: object) -> subprocess.Popen:
