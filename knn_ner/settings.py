@@ -153,6 +153,8 @@ class TrainingSettings:
     """classifier over each word piece; only ChineseBERT has mlp (dense, tanh, dense)"""
     units: Literal["auto", "words", "characters"] = flag("auto")
     """what a token is: characters are joined without spaces; auto: found from the training split"""
+    lowercase: bool | None = flag(None)
+    """put text in lower case, or not (if not given: as the encoder's tokeniser does)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@ from transformers import (
 import ChineseBert
 from ChineseBert.loading import first_sentence, quiet_transformers
 from knn_ner.model.hub_labels import label_changes, project_labels
+from knn_ner.model.letter_case import set_lowercase, warn_of_default
+from knn_ner.model.model_files import check_tokenizer_files, check_weight_files
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import atomic_path
 from knn_ner.utils.text import some
@@ -40,18 +42,33 @@ HIDDEN_DROPOUT = re.compile(
 logger = logging.getLogger(__name__)
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str | Path, lowercase: bool | None = None) -> PreTrainedTokenizerBase:
     """Load the tokeniser of a folder or hub name.
 
+    Args:
+        source: folder or hub name.
+        lowercase: whether text is put in lower case; None keeps the tokeniser's own way.
+
     Raises:
-        UserError: if there is none, or its special tokens cannot be used.
+        UserError: if there is none, it is damaged, or its special tokens cannot be used.
     """
     source = ChineseBert.resolve(source)
+    check_tokenizer_files(Path(source))
     if ChineseBert.is_chinesebert_folder(source):
-        return ChineseBert.load_tokenizer(source)
-    with _one_line_errors(source, "tokeniser"):
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    _check_special_tokens(source, tokenizer)
+        tokenizer: PreTrainedTokenizerBase = ChineseBert.load_tokenizer(source)
+    else:
+        with _one_line_errors(source, "tokeniser"):
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
+            raise UserError(
+                f"{source}: no vocabulary found, expected {', '.join(tokenizer.vocab_files_names.values())}; "
+                "copy the encoder's own there"
+            )
+        _check_special_tokens(source, tokenizer)
+    if lowercase is None:
+        warn_of_default(source, tokenizer)
+    else:
+        set_lowercase(source, tokenizer, lowercase)
     return tokenizer
 
 
@@ -70,7 +87,7 @@ def load_encoder(
         hidden_dropout_prob: dropout of the encoder; None keeps that of its configuration.
 
     Raises:
-        UserError: if the encoder cannot be loaded or does not support the classifier.
+        UserError: if the encoder is damaged or does not support the classifier.
     """
     source = ChineseBert.resolve(source)
     settings: dict[str, Any] = {
@@ -78,9 +95,12 @@ def load_encoder(
         "label2id": {label: index for index, label in enumerate(labels)},
     }
     if ChineseBert.is_chinesebert_folder(source):
+        check_weight_files(Path(source))
         if hidden_dropout_prob is not None:
             settings["hidden_dropout_prob"] = hidden_dropout_prob
-        return ChineseBert.load_model(source, classifier=classifier, **settings)
+        model: PreTrainedModel = ChineseBert.load_model(source, classifier=classifier, **settings)
+        check_finite(source, model)
+        return model
     if classifier != "linear":
         raise UserError(
             f"--classifier {classifier}: {source} is not a ChineseBERT, which alone has it; use linear"
@@ -107,6 +127,7 @@ def load_encoder(
             f"{source}: {len(missing)} of the encoder's weights are missing or of another shape "
             f"({some(missing, 3)}); expected the weights of a whole {type(model).__name__}"
         )
+    check_finite(source, model)
     return model
 
 
@@ -128,6 +149,7 @@ def load_tagger(source: str | Path) -> PreTrainedModel:
             f"{source}: weights of {', '.join(missing[:3])} not found, expected a trained tagger such as "
             "the folder `model` that knn_ner.train writes"
         )
+    check_finite(source, model)
     _translate_labels(source, model)
     return model.eval()
 
@@ -142,6 +164,17 @@ def save_tagger(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
 def tagger_labels(model: PreTrainedModel) -> list[str]:
     """Return the label list of a tagger."""
     return [label for _, label in sorted((model.config.id2label or {}).items())]
+
+
+def check_finite(source: str | Path, model: PreTrainedModel) -> None:
+    """Raise UserError if a weight is NaN or infinite."""
+    for name, weight in model.named_parameters():
+        # A sum is NaN or infinite if one of its terms is; it needs no memory.
+        if not weight.detach().sum().isfinite():
+            raise UserError(
+                f"{source}: NaN or infinite values in {name}; the training of this model went wrong: take another "
+                "checkpoint"
+            )
 
 
 def only_head(model: PreTrainedModel) -> nn.Module | None:
@@ -255,10 +288,14 @@ def _one_line_errors(source: str | Path, what: str) -> Iterator[None]:
         raise UserError(
             f"{source}: config.json not found, expected the folder of a Hugging Face {what}"
         )
+    if folder.is_dir() and what != "tokeniser":
+        check_weight_files(folder)
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise all kinds for a bad file
         raise UserError(
             f"{source}: no {what} could be loaded, expected a folder or a Hugging Face hub name "
             f"({first_sentence(error)})"

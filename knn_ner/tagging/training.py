@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 RESULTS_FILE = "train_results.json"
 SETTINGS_FILE = "settings.json"
 LIGHTNING_PRECISION = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+# Largest share of training words with the unknown word piece that causes no warning.
+UNKNOWN_SHARE = 0.2
 # Settings that a resumed run may change, as the trained weights do not depend on them.
 FREE_TO_CHANGE = {"save_path", "resume", "workers", "device", "eval_batch_size", "batch_size"}
 
@@ -82,6 +85,7 @@ def train_tagger(settings: TrainSettings) -> dict[str, Any]:
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     tagger = _new_tagger(settings, corpus, corpus_labels)
     splits = {split: make_split(corpus, split, tagger.encoding) for split in corpus.splits}
+    _warn_of_unknown_words(tagger, splits["train"])
     trainer, best, seconds = _fit(settings, tagger, splits, device, checkpoint)
     results = {
         "dev": None,
@@ -139,7 +143,7 @@ def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str
     )
     units = detect_units(corpus.splits["train"]) if settings.units == "auto" else settings.units
     logger.info(f"tokens are {units}; {len(labels)} labels")
-    tokenizer = load_tokenizer(settings.bert_path)
+    tokenizer = load_tokenizer(settings.bert_path, settings.lowercase)
     encoding = Encoding(tokenizer, labels, settings.piece_labels, units)
     model = load_encoder(
         settings.bert_path,
@@ -156,6 +160,20 @@ def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str
     }
     setattr(model.config, CONFIG_KEY, recorded_settings)
     return TrainedTagger(model, tokenizer, encoding, max_length)
+
+
+def _warn_of_unknown_words(tagger: TrainedTagger, train: Split) -> None:
+    """Warn if many words give the unknown word piece: tokeniser and corpus do not fit then."""
+    words = unknown = 0
+    for sentence in train.encoded:
+        pieces = sentence.input_ids[1:-1] == tagger.tokenizer.unk_token_id
+        unknown += len(np.unique(sentence.word_of_piece[1:-1][pieces]))
+        words += len(sentence.first_piece)
+    if unknown > UNKNOWN_SHARE * words:
+        logger.warning(
+            f"{unknown / words:.0%} of the training words give the unknown word piece {tagger.tokenizer.unk_token}; "
+            "check that the encoder is for this language and letter case (--lowercase, --no-lowercase)"
+        )
 
 
 def _fit(

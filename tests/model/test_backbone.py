@@ -1,10 +1,13 @@
-"""Encoders as they are loaded: positions, dropout, special tokens."""
+"""Encoders, taggers and tokenisers as they are loaded: what is found in them, and what is refused."""
+
+import json
 
 import pytest
 import torch
 from encoder_zoo import POSITIONS, write_config, write_model, write_tokenizer
+from safetensors.torch import load_file, save_file
 
-from knn_ner.model.backbone import load_encoder, load_tokenizer
+from knn_ner.model.backbone import load_encoder, load_tagger, load_tokenizer, tokenizer_hash
 from knn_ner.model.encoder_probe import UNLIMITED, probe_encoder
 from knn_ner.utils.errors import UserError
 
@@ -137,3 +140,203 @@ def test_special_tokens_that_windows_cannot_have_are_refused(tmp_path, template,
     with pytest.raises(UserError) as refused:
         load_tokenizer(tmp_path)
     assert str(refused.value).startswith(f"{tmp_path}: TokenizersBackend {message}")
+
+
+@pytest.mark.parametrize(
+    "model_type", ["bert", "roberta", "xlm-roberta", "t5", "deberta-v2", "albert", "camembert"]
+)
+def test_a_folder_without_a_vocabulary_is_refused(tmp_path, model_type):
+    """Transformers makes a vocabulary of special tokens, by which every word is unknown."""
+    write_model(tmp_path, model_type)
+    with pytest.raises(UserError, match=f"^{tmp_path}: no vocabulary found, expected "):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"]
+)
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json", "sentencepiece.bpe.model"])
+def test_a_tokeniser_file_without_content_is_named(tmp_path, name, content):
+    write_config(tmp_path, "bert")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        load_tokenizer(tmp_path)
+    what = "a Git LFS pointer found" if content else "an empty file found"
+    assert str(refused.value).startswith(f"{tmp_path / name}: {what}")
+
+
+@pytest.mark.parametrize("kept", [40, 300, 900])
+def test_a_cut_off_tokeniser_is_one_line(tmp_path, kept):
+    write_config(tmp_path, "bert")
+    write_tokenizer(tmp_path)
+    file = tmp_path / "tokenizer.json"
+    file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(UserError, match=f"^{tmp_path}: no tokeniser could be loaded") as refused:
+        load_tokenizer(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_merges_belong_to_a_vocabulary(tmp_path):
+    write_config(tmp_path, "roberta")
+    (tmp_path / "vocab.json").write_text(
+        '{"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5}'
+    )
+    with pytest.raises(UserError, match=r"merges.txt: not found, expected beside vocab.json"):
+        load_tokenizer(tmp_path)
+
+
+LOADERS = {"encoder": lambda folder: load_encoder(folder, LABELS), "tagger": load_tagger}
+DAMAGE = {
+    "an LFS pointer": (
+        lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n",
+        "a Git LFS pointer found, expected the file; fetch it with `git lfs pull`",
+    ),
+    "empty": (lambda whole: b"", "an empty file found; copy it again"),
+    "cut off in the header": (
+        lambda whole: whole[:60],
+        "no safetensors header found; copy the file again",
+    ),
+    "cut off by a byte": (lambda whole: whole[:-1], r"\d+ bytes found, expected \d+ by its header"),
+    "cut off in the middle": (
+        lambda whole: whole[: len(whole) // 2],
+        r"\d+ bytes found, expected \d+ by its header",
+    ),
+    "a web page": (lambda whole: b"<!DOCTYPE html>" + bytes(200), "no safetensors header found"),
+}
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damaged_weights_are_named(encoder, load, damage, message):
+    file = encoder("bert") / "model.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=f"^{file}: {message}") as refused:
+        load(file.parent)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+def test_old_and_split_weights_are_checked_too(encoder, load):
+    folder = encoder("bert", id2label=dict(enumerate(LABELS)))
+    (folder / "model.safetensors").rename(folder / "whole")
+    with pytest.raises(UserError, match=r"no model.safetensors or pytorch_model.bin found"):
+        load(folder)
+    torch.save(load_file(folder / "whole"), folder / "pytorch_model.bin")
+    load(folder)
+    whole = (folder / "pytorch_model.bin").read_bytes()
+    (folder / "pytorch_model.bin").write_bytes(whole[:-100])
+    with pytest.raises(UserError, match=r"pytorch_model.bin: the end of the archive is missing"):
+        load(folder)
+    index = {"weight_map": {"bert.embeddings.word_embeddings.weight": "model-1-of-1.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(
+        UserError, match=r"model-1-of-1.safetensors: not found, expected by model.s"
+    ):
+        load(folder)
+
+
+@pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "name", ["bert.embeddings.LayerNorm.weight", "bert.encoder.layer.1.output.dense.weight"]
+)
+def test_weights_that_are_no_numbers_are_refused(encoder, load, value, name):
+    file = encoder("bert") / "model.safetensors"
+    weights = load_file(file)
+    weights[name].view(-1)[3] = value
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(UserError, match=f"^{file.parent}: NaN or infinite values in {name}; "):
+        load(file.parent)
+
+
+@pytest.mark.parametrize("missing", ["encoder.layer.1", "embeddings.word_embeddings", "bert."])
+def test_an_encoder_with_missing_weights_is_refused(encoder, missing):
+    """Transformers fills them with random numbers."""
+    file = encoder("bert") / "model.safetensors"
+    kept = {name: weight for name, weight in load_file(file).items() if missing not in name}
+    save_file(kept, file, {"format": "pt"})
+    with pytest.raises(
+        UserError, match=r"of the encoder's weights are missing or of another shape"
+    ):
+        load_encoder(file.parent, LABELS)
+
+
+@pytest.mark.parametrize(("model_type", "rows"), [("bert", 15), ("roberta", 12), ("distilbert", 5)])
+def test_a_vocabulary_beyond_the_embedding_table_is_refused(encoder, model_type, rows):
+    folder = encoder(model_type, vocab_size=rows)
+    with pytest.raises(UserError) as refused:
+        probe_encoder(load_encoder(folder, LABELS), load_tokenizer(folder))
+    assert str(refused.value) == (
+        f"{folder}: word piece ids up to 15 in the tokeniser, but {rows} rows in the embedding table; give the "
+        "tokeniser that the model was trained with"
+    )
+
+
+CASED = "[PAD] [UNK] [CLS] [SEP] [MASK] Ada ada London london the ##s É é"
+
+
+@pytest.fixture
+def vocab_folder(tmp_path):
+    """A BERT's vocab.txt, with a tokenizer_config.json if settings for it are given."""
+
+    def write(vocabulary=CASED, **settings):
+        write_config(tmp_path, "bert")
+        (tmp_path / "vocab.txt").write_text(vocabulary.replace(" ", "\n"))
+        if settings:
+            (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "settings", "warned"),
+    [
+        (CASED, {}, True),
+        (CASED, {"model_max_length": 512}, True),
+        (CASED, {"do_lower_case": True}, False),
+        (CASED, {"do_lower_case": False}, False),
+        (
+            CASED.lower().replace(
+                "[pad] [unk] [cls] [sep] [mask]", "[PAD] [UNK] [CLS] [SEP] [MASK]"
+            ),
+            {},
+            False,
+        ),
+        ("[PAD] [UNK] [CLS] [SEP] [MASK] <S> <T> 我 们", {}, False),
+    ],
+)
+def test_lower_casing_by_accident_is_told(vocab_folder, vocabulary, settings, warned, caplog):
+    load_tokenizer(vocab_folder(vocabulary, **settings))
+    messages = [record.getMessage() for record in caplog.records]
+    assert bool(messages) == warned
+    assert all("--no-lowercase trains without" in message for message in messages)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize(
+    ("lowercase", "pieces"),
+    [(True, ["ada", "london", "[UNK]"]), (False, ["Ada", "London", "É"])],
+)
+def test_the_flag_decides_and_is_saved(vocab_folder, lowercase, pieces, saved, tmp_path, caplog):
+    folder = vocab_folder()
+    if saved:
+        load_tokenizer(folder, not lowercase).save_pretrained(folder)
+    tokenizer = load_tokenizer(folder, lowercase)
+    tokenizer.save_pretrained(tmp_path / "again")
+    write_config(tmp_path / "again", "bert")
+    assert not caplog.records
+    for each in (tokenizer, load_tokenizer(tmp_path / "again")):
+        # Without lower case, accents go, too.
+        assert each.tokenize("Ada London É") == pieces
+    assert tokenizer_hash(tokenizer) == tokenizer_hash(load_tokenizer(tmp_path / "again"))
+
+
+@pytest.mark.parametrize("model_type", ["roberta", "distilbert", "xlm-roberta"])
+def test_lower_casing_of_a_tokeniser_without_a_normaliser(encoder, model_type, tmp_path):
+    folder = encoder(model_type)
+    tokenizer = load_tokenizer(folder, lowercase=True)
+    assert tokenizer.tokenize("Wrote TO") == ["wrote", "to"]
+    tokenizer.save_pretrained(folder)
+    assert load_tokenizer(folder).tokenize("Wrote TO") == ["wrote", "to"]
+    assert load_tokenizer(folder, lowercase=False).tokenize("Wrote to") == ["[UNK]", "to"]
