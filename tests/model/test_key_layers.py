@@ -233,7 +233,7 @@ def test_a_store_keeps_its_transform(uneven, tmp_path):
     with pytest.raises(UserError, match=f"^{file}: "):
         verify(paths[2])
     file.unlink()
-    with pytest.raises(UserError, match=f"^{file}: not found; build the datastore again$"):
+    with pytest.raises(UserError, match=f"^{file}: not found, but the manifest names it; "):
         Datastore.open(paths[2])
 
 
