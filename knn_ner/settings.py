@@ -141,6 +141,12 @@ class TrainingSettings:
     """batches whose gradients are added before a step of the optimiser"""
     gradient_clip_val: float = flag(1.0)
     """largest norm of a step's gradient; 0: no clipping"""
+    batching: Literal["length", "random"] = flag("length")
+    """length: a batch holds windows of similar length, which is quicker; random: batches as the published trainers make
+    them"""
+    select_by: Literal["f1", "piece_f1"] = flag("f1")
+    """dev score that chooses the checkpoint; f1: word level; piece_f1: the published protocol, and the last of equal
+    scores"""
     val_check_interval: float = flag(1.0, parse=scoring_interval)
     """interval in epochs (a part of one, or whole ones) after which the dev split is scored"""
     save_topk: int = flag(1, parse=positive_int)

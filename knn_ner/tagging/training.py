@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,24 @@ def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str
     return TrainedTagger(model, tokenizer, encoding, max_length)
 
 
+class _LastOfTies(ModelCheckpoint):
+    """Keeps the last of equally good checkpoints, as the published trainers do."""
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Whether a checkpoint is to be kept."""
+        if super().check_monitor_top_k(trainer, current) or current is None:
+            return current is not None
+        return bool(current >= self.best_k_models[self.kth_best_model_path])
+
+
+def _dev_scores(dev: Split, select_by: str, rows: np.ndarray) -> dict[str, float]:
+    """The scores of the dev split that training logs: the word-level F1 and the one that chooses a checkpoint."""
+    scores = {"dev_f1": word_f1(dev.word_tags, dev.decoder.sentences(rows))}
+    if select_by == "piece_f1":
+        scores["dev_piece_f1"] = dev.score(rows)["piece_f1"]
+    return scores
+
+
 def _warn_of_unknown_words(tagger: TrainedTagger, train: Split) -> None:
     """Warn if many words give the unknown word piece: tokeniser and corpus do not fit then."""
     words = unknown = 0
@@ -196,11 +215,12 @@ def _fit(
         eval_batch_size=batch_sizes.eval_batch_size,
         seed=settings.seed,
         workers=settings.workers,
+        by_length=settings.batching == "length",
     )
     module = Tagger(
         model,
-        dev.decoder,
-        lambda words: word_f1(dev.word_tags, words),
+        len(dev.gold),
+        partial(_dev_scores, dev, settings.select_by),
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         warmup_proportion=settings.warmup_proportion,
@@ -259,10 +279,10 @@ def _make_trainer(
     if device.type == "cpu" and precision == "16":
         logger.info("--precision 16: a CPU has no float16 training, bf16 is used")
         precision = "bf16"
-    best = ModelCheckpoint(
+    best = (_LastOfTies if settings.select_by == "piece_f1" else ModelCheckpoint)(
         dirpath=save_path / "checkpoints",
         filename="{epoch}-{step}-{dev_f1:.2f}",
-        monitor="dev_f1",
+        monitor=f"dev_{settings.select_by}",
         mode="max",
         save_top_k=settings.save_topk,
         save_weights_only=True,
@@ -275,7 +295,9 @@ def _make_trainer(
     )
     callbacks: list[Callback] = [best, last, ScoreLog()]
     if settings.patience:
-        callbacks.append(EarlyStopping("dev_f1", mode="max", patience=settings.patience))
+        callbacks.append(
+            EarlyStopping(f"dev_{settings.select_by}", mode="max", patience=settings.patience)
+        )
     if sys.stderr.isatty():
         callbacks.append(TQDMProgressBar())
     logs = save_path / "logs"

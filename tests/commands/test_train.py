@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, pipeline
 
+from knn_ner.data.batching import shuffled_batches
 from knn_ner.data.corpus import read_corpus
 from knn_ner.train import main, parse_arguments, train
 from knn_ner.utils.errors import UserError
@@ -257,4 +259,27 @@ def test_labels_must_be_there(fails, arguments, tmp_path, corpus_folder):
     assert fails(main, *line) == (
         f"error: {folder}/ner_labels.txt: not found; make it with "
         f"`python get_labels.py --data-dir {folder} --file-name FILE_NAME`"
+    )
+
+
+@pytest.mark.parametrize(("select_by", "kept"), [("f1", "epoch=0"), ("piece_f1", "epoch=2")])
+def test_of_equal_scores_the_published_way_keeps_the_last(arguments, tmp_path, select_by, kept):
+    """A learning rate that changes nothing: all epochs score the same."""
+    flags = ("--lr", "1e-12", "--max_epochs", "3", "--select_by", select_by)
+    train(parse_arguments(arguments(tmp_path, *flags)))
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    assert checkpoint.name.startswith(kept)
+
+
+def test_random_batches_hold_every_window_once():
+    lengths = list(range(100, 0, -1))
+    random = shuffled_batches(lengths, 8, 1, 0, by_length=False)
+    assert sorted(index for batch in random for index in batch) == list(range(100))
+    assert random == shuffled_batches(lengths, 8, 1, 0, by_length=False)
+    assert random != shuffled_batches(lengths, 8, 1, 1, by_length=False)
+    spread = [max(batch) - min(batch) for batch in random]
+    assert (
+        np.mean(spread)
+        > 40
+        > np.mean([max(b) - min(b) for b in shuffled_batches(lengths, 8, 1, 0)])
     )
