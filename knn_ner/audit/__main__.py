@@ -46,7 +46,7 @@ class AuditSettings(CorpusSettings, TaggerSettings, IndexSettings, SeededRunSett
 
 def parse_arguments(argv: list[str] | None = None) -> AuditSettings:
     """Read the command line of `python -m knn_ner.audit`."""
-    about = "List the stored labels that look wrong beside neighbours and tagger."
+    about = "List the stored labels that contradict their neighbours and the tagger."
     return read_command(AuditSettings, argv, about, "python -m knn_ner.audit")
 
 
