@@ -297,9 +297,12 @@ class ImportSettings:
     """folder for `model`"""
     units: Literal["auto", "words", "characters"] = flag("auto")
     """what a token is: characters are joined without spaces; auto: characters for ChineseBERT, else by the language
-    in the checkpoint's hyper-parameters"""
+    in the checkpoint's hyper-parameters (`language`, or the flag `chinese`)"""
     piece_labels: PieceLabels = flag("published")
-    """how its training labelled word pieces; published: each carries a label"""
+    """how its training labelled word pieces; published: each carries a label; first: the first of a word does"""
+    lowercase: bool | None = flag(None)
+    """put text in lower case, or not (if not given: as the checkpoint's hyper-parameters say, else as the encoder's
+    tokeniser does)"""
 
 
 def group_of(group: type[S], settings: Any, **changes: Any) -> S:
