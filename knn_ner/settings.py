@@ -317,9 +317,12 @@ class ImportSettings:
     """folder for `model`"""
     units: Literal["auto", "words", "characters"] = flag("auto")
     """what a token is: characters are joined without spaces; auto: characters for ChineseBERT, else by the language
-    in the checkpoint's hyper-parameters"""
+    in the checkpoint's hyper-parameters (`language`, or the flag `chinese`)"""
     piece_labels: PieceLabels = flag("published")
     """published: in its training every word piece carried a label; first: only the first piece of a word did"""
+    lowercase: bool | None = flag(None)
+    """put text in lower case, or not (if not given: as the checkpoint's hyper-parameters say, else as the encoder's
+    tokeniser does)"""
 
 
 def group_of(group: type[S], settings: Any, **changes: Any) -> S:

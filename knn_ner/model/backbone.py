@@ -25,6 +25,7 @@ from transformers import (
 
 import ChineseBert
 from ChineseBert.loading import first_sentence, quiet_transformers
+from knn_ner.model import bert_mlp  # noqa: F401  its model type is registered
 from knn_ner.model.hub_labels import label_changes, project_labels
 from knn_ner.model.letter_case import set_lowercase, warn_of_default
 from knn_ner.model.model_files import check_tokenizer_files, check_weight_files
@@ -70,6 +71,16 @@ def load_tokenizer(source: str | Path, lowercase: bool | None = None) -> PreTrai
     else:
         set_lowercase(source, tokenizer, lowercase)
     return tokenizer
+
+
+def load_config(source: str | Path) -> PreTrainedConfig:
+    """Load the configuration of a folder or hub name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    with _one_line_errors(source, "configuration"):
+        return AutoConfig.from_pretrained(source)
 
 
 def load_encoder(
@@ -288,7 +299,7 @@ def _one_line_errors(source: str | Path, what: str) -> Iterator[None]:
         raise UserError(
             f"{source}: config.json not found, expected the folder of a Hugging Face {what}"
         )
-    if folder.is_dir() and what != "tokeniser":
+    if folder.is_dir() and what in ("encoder", "tagger"):
         check_weight_files(folder)
     try:
         with quiet_transformers():
