@@ -1,4 +1,4 @@
-"""Sizes of a ChineseBERT: those of a BERT and of its two further embeddings."""
+"""Configuration of a ChineseBERT."""
 
 from typing import Any
 
@@ -12,14 +12,16 @@ CLASSIFIERS = ("linear", "mlp")
 
 @strict
 class ChineseBertConfig(BertConfig):
-    """A BERT configuration with ChineseBERT's own sizes.
+    """A BERT configuration with the sizes of the pinyin and glyph embeddings.
 
-    pinyin_vocab_size: letters and tone digits that a reading is spelled with, the blank included.
-    pinyin_embedding_size: numbers per letter, before the convolution.
-    glyph_embedding_size: numbers per character image: 3 fonts x 24 x 24 pixels.
-    classifier: the head over each piece, "linear", or "mlp" for dense, tanh, dense.
+    Attributes:
+        pinyin_vocab_size: number of letters and tone digits in readings, the blank included.
+        pinyin_embedding_size: width of a letter's embedding, before the convolution.
+        glyph_embedding_size: pixels of a character: 3 fonts x 24 x 24.
+        classifier: head over each word piece: "linear", or "mlp" (dense, tanh, dense).
 
-    Raises `UserError` for another classifier.
+    Raises:
+        UserError: if `classifier` is neither.
     """
 
     model_type = "chinese_bert"

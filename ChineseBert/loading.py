@@ -1,7 +1,7 @@
-"""Recognising a ChineseBERT by its files, and loading model and tokeniser from them.
+"""Recognise a ChineseBERT by its files, and load its model and tokeniser.
 
 Two layouts are read: the published one (`vocab.txt`, `config.json` with model_type "bert",
-`pytorch_model.bin`, and `config/` with the pinyin tables), and a folder that `save_pretrained` wrote.
+`pytorch_model.bin`, and `config/` with the pinyin tables), and a folder written by `save_pretrained`.
 """
 
 import logging
@@ -23,50 +23,52 @@ from ChineseBert.pinyin import PINYIN_MAP, PINYIN_TO_TENSOR, TABLE_FOLDER, read_
 from ChineseBert.tokenization import ChineseBertTokenizer
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import read_json
+from knn_ner.utils.text import some
 
 logger = logging.getLogger(__name__)
 
-# The pretraining heads, and the pooler, which no tagger uses.
+# The pretraining heads and the pooler, which no tagger uses.
 PRETRAINING_ONLY = re.compile(r"^cls\.|^bert\.pooler\.")
 
 
 def is_chinesebert_folder(path: str | Path) -> bool:
-    """Whether a folder holds a ChineseBERT, published or saved by this package.
+    """Whether a folder holds a published or saved ChineseBERT.
 
-    The published `config.json` says "bert", so its pinyin tables are what tells it apart.
+    The published `config.json` says "bert"; the pinyin tables distinguish it from a BERT.
     """
     folder = Path(path)
-    if all(table.is_file() for table in _tables(folder)):
-        return True
     config = folder / "config.json"
-    return config.is_file() and _model_type(read_json(config)) == ChineseBertConfig.model_type
+    return all(table.is_file() for table in _tables(folder)) or (
+        config.is_file() and _model_type(read_json(config)) == ChineseBertConfig.model_type
+    )
 
 
 def resolve(path_or_name: str | Path) -> str:
-    """The folder of a ChineseBERT that is given by its name on the Hugging Face hub.
+    """Return a folder for a hub name of a ChineseBERT; every other name or folder as it is.
 
-    A hub name that contains "chinesebert" in any case is downloaded, or taken from the hub's cache, and its
-    folder returned. A folder that exists, and every other name, is returned as it is.
+    A hub name that contains "chinesebert" in any case is downloaded, or taken from the hub's cache.
 
-    Raises `UserError` when the download fails.
+    Raises:
+        UserError: if the download fails.
     """
     name = str(path_or_name)
     if Path(name).exists() or "chinesebert" not in name.lower():
         return name
     try:
-        # The glyph images are among the weights, so the arrays are not needed.
+        # The weights hold the glyph images, so the arrays are not needed.
         return snapshot_download(name, ignore_patterns=["*.npy", "*.h5", "*.msgpack", "*.onnx"])
     except (OSError, ValueError) as error:
         raise UserError(
             f"{name}: no such folder, and no download from the Hugging Face hub "
-            f"({_gist(error)}); give a folder or a hub name"
+            f"({first_sentence(error)}); give a folder or a hub name"
         ) from None
 
 
 def load_tokenizer(path_or_name: str | Path) -> ChineseBertTokenizer:
-    """Load the tokeniser of a published or saved folder, or of a hub name.
+    """Load the tokeniser of a folder or hub name.
 
-    Raises `UserError` when the vocabulary or a pinyin table is missing or broken.
+    Raises:
+        UserError: if the vocabulary or a pinyin table is missing or broken.
     """
     folder = Path(resolve(path_or_name))
     if not any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json")):
@@ -76,7 +78,7 @@ def load_tokenizer(path_or_name: str | Path) -> ChineseBertTokenizer:
     for table in _tables(folder):
         if not table.is_file():
             raise UserError(f"{table}: not found; take it from the published checkpoint")
-    limits = {}
+    limits: dict[str, Any] = {}
     if (folder / "config.json").is_file():
         limits["model_max_length"] = _read_config(folder).max_position_embeddings
     return ChineseBertTokenizer.from_pretrained(folder, **limits)
@@ -85,25 +87,29 @@ def load_tokenizer(path_or_name: str | Path) -> ChineseBertTokenizer:
 def load_model(
     path_or_name: str | Path, **config_overrides: Any
 ) -> ChineseBertForTokenClassification:
-    """Load a tagger from a published or saved folder, or from a hub name, in float32.
+    """Load a tagger in float32 from a folder or hub name.
 
-    config_overrides: settings of `ChineseBertConfig` that replace the folder's, such as `id2label`,
-    `label2id`, `hidden_dropout_prob`, `attention_probs_dropout_prob` or `classifier`.
-    A classifier that the folder lacks is new, with random weights.
+    A folder without a classifier gets one with random weights.
 
-    Raises `UserError` when weights are missing, unreadable, of another shape, or more than plain tensors.
+    Args:
+        path_or_name: the folder or hub name.
+        config_overrides: settings of `ChineseBertConfig` that replace those of the folder, such as `id2label`,
+            `hidden_dropout_prob` or `classifier`.
+
+    Raises:
+        UserError: if weights are missing, unreadable, of another shape, or anything but plain tensors.
     """
     folder = Path(resolve(path_or_name))
     config = _read_config(folder, **config_overrides)
+    loaded: Any
     try:
-        with _quiet_transformers():
-            model, found = ChineseBertForTokenClassification.from_pretrained(
+        with quiet_transformers():
+            loaded = ChineseBertForTokenClassification.from_pretrained(
                 folder,
                 config=config,
                 dtype=torch.float32,
                 weights_only=True,
-                # Reported below, by name; transformers would refer to a table.
-                ignore_mismatched_sizes=True,
+                ignore_mismatched_sizes=True,  # `_report` gives their names; transformers does not
                 output_loading_info=True,
             )
     except pickle.UnpicklingError:
@@ -113,11 +119,29 @@ def load_model(
         ) from None
     except (OSError, RuntimeError, TypeError, ValueError, EOFError, SafetensorError) as error:
         raise UserError(
-            f"{folder}: the weights cannot be read ({_gist(error)}); "
+            f"{folder}: the weights cannot be read ({first_sentence(error)}); "
             "expected pytorch_model.bin or model.safetensors, whole"
         ) from None
+    model, found = loaded
     _report(folder, found)
     return model
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the first sentence of an error of another library."""
+    return re.split(r"\.\s|\n", str(error).strip())[0] or type(error).__name__
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Suppress the messages and progress bars of transformers."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _read_config(folder: Path, **overrides: Any) -> ChineseBertConfig:
@@ -130,7 +154,7 @@ def _read_config(folder: Path, **overrides: Any) -> ChineseBertConfig:
     letters = folder / TABLE_FOLDER / PINYIN_MAP
     if "pinyin_vocab_size" not in settings and letters.is_file():
         settings["pinyin_vocab_size"] = len(read_letters(letters))
-    # Only what describes the sizes: the published type and class names are another model's.
+    # The published config.json has the type and class names of another model.
     settings = {k: v for k, v in settings.items() if k not in ("model_type", "architectures")}
     if "id2label" in overrides:
         settings.pop("num_labels", None)
@@ -148,10 +172,7 @@ def _model_type(settings: Any) -> str | None:
 
 
 def _report(folder: Path, found: dict[str, Any]) -> None:
-    """Say which weights were new or left over.
-
-    Raises `UserError` when any of the encoder's own was missing or misshapen.
-    """
+    """Log which weights are new or unused; raise UserError for a missing or misshapen encoder weight."""
     for name, in_file, expected in sorted(found["mismatched_keys"]):
         raise UserError(
             f"{folder}: {name} has shape {tuple(in_file)}; the configuration and labels need "
@@ -161,34 +182,16 @@ def _report(folder: Path, found: dict[str, Any]) -> None:
     missing = [name for name in new if not name.startswith("classifier.")]
     if missing:
         raise UserError(
-            f"{folder}: {len(missing)} of the encoder's weights are missing ({_some(missing)}); "
+            f"{folder}: {len(missing)} of the encoder's weights are missing ({some(missing, 4)}); "
             "expected a whole ChineseBERT checkpoint"
         )
     if new:
-        logger.warning("%s: no classifier in the weights; %s are random", folder, _some(new))
-    left_over = sorted(found["unexpected_keys"])
-    unknown = [name for name in left_over if not PRETRAINING_ONLY.search(name)]
+        logger.warning("%s: no classifier in the weights; %s are random", folder, some(new, 4))
+    unused = sorted(found["unexpected_keys"])
+    unknown = [name for name in unused if not PRETRAINING_ONLY.search(name)]
     if unknown:
-        logger.warning("%s: %d unknown weights left out (%s)", folder, len(unknown), _some(unknown))
-    if len(left_over) > len(unknown):
-        logger.info("%s: %d pretraining weights left out", folder, len(left_over) - len(unknown))
-
-
-def _some(names: list[str], shown: int = 4) -> str:
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
-
-
-def _gist(error: BaseException) -> str:
-    """The first sentence of an error that another library raised."""
-    return re.split(r"\.\s|\n", str(error).strip())[0] or type(error).__name__
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers' table of missing weights back: `_report` says the same in a line."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+        logger.warning(
+            "%s: %d unknown weights left out (%s)", folder, len(unknown), some(unknown, 4)
+        )
+    if len(unused) > len(unknown):
+        logger.info("%s: %d pretraining weights left out", folder, len(unused) - len(unknown))

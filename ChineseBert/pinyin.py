@@ -1,13 +1,14 @@
-"""The readings of a sentence's characters, spelled as ids.
+"""Readings of the characters of a sentence, as ids.
 
-ChineseBERT was trained with the readings that pypinyin gave, so the same release has to be read with:
-later ones read 0.36% of the characters of the Weibo corpus differently.
+ChineseBERT was trained with the readings of one release of pypinyin. A later release reads 0.36% of the
+characters of the Weibo corpus differently.
 """
 
 import functools
 import importlib.metadata
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +24,10 @@ TABLE_FOLDER = "config"
 
 @functools.cache
 def check_pypinyin() -> None:
-    """Warn, once per process, when pypinyin is another release than the checkpoints were made with.
+    """Warn, once per process, if another release of pypinyin than the checkpoints' is installed.
 
-    Raises `UserError` when it is not installed.
+    Raises:
+        UserError: if pypinyin is not installed.
     """
     try:
         installed = importlib.metadata.version("pypinyin")
@@ -43,9 +45,10 @@ def check_pypinyin() -> None:
 
 
 def read_letters(pinyin_map: str | Path) -> dict[str, int]:
-    """The id of each letter and tone digit, from the published `pinyin_map.json`.
+    """Read the id of each letter and tone digit from the published `pinyin_map.json`.
 
-    Raises `UserError` when it is missing or has no such table.
+    Raises:
+        UserError: if the file is missing or has no such table.
     """
     tables = read_json(pinyin_map)
     if not isinstance(tables, dict) or not isinstance(tables.get("char2idx"), dict):
@@ -54,26 +57,29 @@ def read_letters(pinyin_map: str | Path) -> dict[str, int]:
 
 
 class PinyinTable:
-    """How readings such as "zhong1" are spelled in a checkpoint.
+    """Ids of readings such as "zhong1" in a checkpoint.
 
-    char_to_id: the id of each letter and tone digit; 0 is the blank.
-    reading_to_ids: the 8 ids of whole readings; others are spelled letter by letter.
+    Args:
+        char_to_id: id of each letter and tone digit; 0 is the blank.
+        reading_to_ids: the 8 ids of whole readings; other readings are spelled letter by letter.
 
-    Raises `UserError` when pypinyin is not installed.
+    Raises:
+        UserError: if pypinyin is not installed.
     """
 
     def __init__(self, char_to_id: dict[str, int], reading_to_ids: dict[str, list[int]]):
         check_pypinyin()
         self.char_to_id = char_to_id
         self.reading_to_ids = reading_to_ids
-        # Filled as readings turn up; pypinyin knows some 1,500 of them.
+        # Readings that occurred; pypinyin knows some 1,500.
         self._rows: dict[str, list[int]] = {}
 
     @classmethod
     def read(cls, pinyin_map: str | Path, pinyin2tensor: str | Path) -> "PinyinTable":
         """Read the published `pinyin_map.json` and `pinyin2tensor.json`.
 
-        Raises `UserError` when one is missing or not what is expected.
+        Raises:
+            UserError: if a file is missing or has other content.
         """
         letters, readings = read_letters(pinyin_map), read_json(pinyin2tensor)
         known = set(letters.values())
@@ -86,7 +92,7 @@ class PinyinTable:
         return cls(letters, readings)
 
     def write(self, folder: str | Path) -> list[str]:
-        """Write both tables into a folder and return the files' paths."""
+        """Write both tables into a folder and return the paths of the files."""
         idx_to_char = {str(index): char for char, index in self.char_to_id.items()}
         tables = {
             PINYIN_MAP: {"idx2char": idx_to_char, "char2idx": self.char_to_id},
@@ -97,30 +103,25 @@ class PinyinTable:
         return [str(Path(folder) / name) for name in tables]
 
     def spell(self, reading: str) -> list[int]:
-        """The 8 ids of one reading; zeros when it is empty or has a letter that the table lacks."""
-        row = self.reading_to_ids.get(reading)
-        if row is None:
-            ids = [self.char_to_id.get(letter) for letter in reading[:PINYIN_LENGTH]]
-            row = [0] * PINYIN_LENGTH
-            if None not in ids:
-                row[: len(ids)] = ids
-        return row
+        """Return the 8 ids of a reading; zeros if it is empty or the table lacks one of its letters."""
+        if reading in self.reading_to_ids:
+            return self.reading_to_ids[reading]
+        ids = [self.char_to_id.get(letter, -1) for letter in reading[:PINYIN_LENGTH]]
+        return [0] * PINYIN_LENGTH if -1 in ids else ids + [0] * (PINYIN_LENGTH - len(ids))
 
     def rows(self, text: str) -> np.ndarray:
-        """The ids of every character's first reading in this sentence: (characters, 8), int64.
+        """Return the ids of the first reading of every character: (characters, 8) int64.
 
-        A character has its reading from the phrase that it stands in, so pass whole sentences.
-        Characters without a reading (letters, digits, punctuation, emoji) have zeros.
+        A reading depends on the phrase around the character, so pass whole sentences. Letters, digits,
+        punctuation and emoji have no reading: their rows are zeros.
         """
-        # Imported here as its dictionaries are large, and other taggers do without.
+        # Imported here, as other taggers do not need its large dictionaries.
         from pypinyin import Style, pinyin
 
-        readings = pinyin(
-            text,
-            style=Style.TONE3,
-            heteronym=True,
-            errors=lambda characters: [[""] for _ in characters],
-        )
+        def blanks(characters: str) -> Any:
+            return [[""] for _ in characters]
+
+        readings = pinyin(text, style=Style.TONE3, heteronym=True, errors=blanks)
         rows = np.zeros((len(text), PINYIN_LENGTH), dtype=np.int64)
         for index, (first, *_) in enumerate(readings):
             if first:

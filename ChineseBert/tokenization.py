@@ -1,9 +1,10 @@
-"""ChineseBERT's tokeniser: BERT's lower-casing word pieces, and a row of pinyin ids for each."""
+"""Tokeniser of ChineseBERT: BERT's word pieces in lower case, with a row of pinyin ids for each."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from tokenizers import Encoding
@@ -20,20 +21,23 @@ from knn_ner.utils.errors import UserError
 
 
 class ChineseBertTokenizer(BertTokenizer):
-    """`BertTokenizer` whose encodings also hold `pinyin_ids`, 8 ids for each piece.
+    """`BertTokenizer` whose encodings also hold `pinyin_ids`, 8 ids for each word piece.
 
-    pinyin_map_file, pinyin2tensor_file: the checkpoint's tables; `from_pretrained` finds them in the
-    folder `config/`.
+    Args:
+        vocab: as for `BertTokenizer`.
+        pinyin_map_file: table of the checkpoint; `from_pretrained` finds it in the folder `config/`.
+        pinyin2tensor_file: table of the checkpoint, found in the same way.
+        kwargs: further arguments of `BertTokenizer`.
 
-    Raises `UserError` when a table is missing or broken.
+    Raises:
+        UserError: if a table is missing or broken.
     """
 
-    vocab_files_names: ClassVar[dict[str, str]] = {
-        **BertTokenizer.vocab_files_names,
+    vocab_files_names = BertTokenizer.vocab_files_names | {
         "pinyin_map_file": f"{TABLE_FOLDER}/{PINYIN_MAP}",
         "pinyin2tensor_file": f"{TABLE_FOLDER}/{PINYIN_TO_TENSOR}",
     }
-    model_input_names: ClassVar[list[str]] = [*BertTokenizer.model_input_names, "pinyin_ids"]
+    model_input_names = [*BertTokenizer.model_input_names, "pinyin_ids"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -61,9 +65,10 @@ class ChineseBertTokenizer(BertTokenizer):
     ) -> BatchEncoding:
         """Encode sentences as `BertTokenizer` does, with `pinyin_ids` (pieces, 8) beside `input_ids`.
 
-        Words that are given split are joined without spaces to find their readings.
+        Split words are joined without spaces before their readings are looked up.
 
-        Raises `UserError` for a batch of tuples; a second sentence goes into `text_pair`.
+        Raises:
+            UserError: for a batch of tuples; the second sentences belong into `text_pair`.
         """
         single = isinstance(text, str) or (
             is_split_into_words and all(isinstance(word, str) for word in text)
@@ -88,7 +93,7 @@ class ChineseBertTokenizer(BertTokenizer):
     def _pinyin_ids(
         self, encoding: Encoding, parts: tuple[str | Sequence[str] | None, ...]
     ) -> list[list[int]]:
-        """The pinyin ids of an encoded sentence or pair: (pieces, 8), special tokens and padding included."""
+        """Pinyin ids of an encoded sentence or pair, (pieces, 8), special tokens and padding included."""
         rows = np.zeros((len(encoding), PINYIN_LENGTH), dtype=np.int64)
         sequence_ids, word_ids = encoding.sequence_ids, encoding.word_ids
         all_offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
@@ -96,20 +101,23 @@ class ChineseBertTokenizer(BertTokenizer):
             pieces = [i for i, number in enumerate(sequence_ids) if number == sequence]
             offsets = all_offsets[pieces]
             if part and not isinstance(part, str):
-                # Offsets then count from the start of the piece's own word.
+                # Offsets of split words count from the start of their own word.
                 word_starts = np.cumsum([0, *map(len, part)])
-                offsets += word_starts[[word_ids[i] for i in pieces]][:, None]
+                offsets += word_starts[[word_ids[i] or 0 for i in pieces]][:, None]
             rows[pieces] = self.piece_features("".join(part or ()), offsets)["pinyin_ids"]
         return rows.tolist()
 
     def piece_features(
-        self, text: str, offsets: Sequence[tuple[int, int]]
+        self, text: str, offsets: np.ndarray | Sequence[tuple[int, int]]
     ) -> dict[str, np.ndarray]:
-        """What the model is given of each piece besides its id.
+        """Return the model's inputs for word pieces, beside their ids.
 
-        text: the whole sentence. offsets: where each piece starts and ends (exclusive) in it, in code
-        points. Returns {"pinyin_ids": (pieces, 8) int64}: the reading of a piece that covers one
-        character, zeros for every other.
+        Args:
+            text: the whole sentence.
+            offsets: (pieces, 2): the first character of each piece, and one past its last, in code points.
+
+        Returns:
+            `pinyin_ids`, (pieces, 8) int64: the reading of a piece of one character; zeros for other pieces.
         """
         starts, ends = np.asarray(offsets, dtype=np.int64).reshape(-1, 2).T
         one_character = ends - starts == 1
@@ -118,7 +126,6 @@ class ChineseBertTokenizer(BertTokenizer):
         return {"pinyin_ids": pinyin_ids}
 
     def _pad(self, encoded_inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Pad one encoding, its pinyin ids with rows of zeros."""
         encoded = super()._pad(encoded_inputs, *args, **kwargs)
         if "pinyin_ids" in encoded:
             rows = encoded["pinyin_ids"]
@@ -127,9 +134,7 @@ class ChineseBertTokenizer(BertTokenizer):
             encoded["pinyin_ids"] = zeros + rows if left else rows + zeros
         return encoded
 
-    def _save_pretrained(
-        self, save_directory: str | Path, file_names: tuple[str, ...], *args: Any, **kwargs: Any
-    ) -> tuple[str, ...]:
-        """Write the pinyin tables beside the tokeniser, so that the folder needs no other."""
-        files = super()._save_pretrained(save_directory, file_names, *args, **kwargs)
+    def _save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> Any:
+        # The pinyin tables are saved too, so that the folder is complete.
+        files = super()._save_pretrained(save_directory, *args, **kwargs)
         return (*files, *self.pinyin.write(Path(save_directory) / TABLE_FOLDER))

@@ -19,11 +19,11 @@ from knn_ner.settings import (
     TaggerSettings,
     UnitsSettings,
 )
-from knn_ner.utils.arguments import flag, positive_int
+from knn_ner.utils.arguments import flag, output_folder, positive_int
 from knn_ner.utils.command import read_command, run_main
 
 if TYPE_CHECKING:
-    from knn_ner.parallel.process_group import Group
+    from knn_ner.parallel.process_group import ProcessGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class BuildSettings(
 ):
     """The settings of `python -m knn_ner.build_datastore`."""
 
-    datastore_path: str = flag(metavar="P")
+    datastore_path: str = flag(metavar="P", parse=output_folder)
     """folder for the datastore; several machines have to share it"""
     split: SplitName = flag("train")
     """the split to store"""
@@ -57,7 +57,7 @@ def parse_arguments(argv: list[str] | None = None) -> BuildSettings:
     )
 
 
-def build_datastore(settings: BuildSettings, group: "Group | None" = None) -> dict[str, Any]:
+def build_datastore(settings: BuildSettings, group: "ProcessGroup | None" = None) -> dict[str, Any]:
     """Build a datastore from a split of a corpus.
 
     Args:
@@ -72,7 +72,7 @@ def build_datastore(settings: BuildSettings, group: "Group | None" = None) -> di
     """
     # Imported here, as torch takes seconds that `--help` need not wait.
     from knn_ner.data.corpus import read_corpus
-    from knn_ner.parallel.process_group import Group
+    from knn_ner.parallel.process_group import ProcessGroup
     from knn_ner.tagging.store_keys import store_sentences
     from knn_ner.tagging.trained_tagger import load
 
@@ -87,7 +87,7 @@ def build_datastore(settings: BuildSettings, group: "Group | None" = None) -> di
         settings,
         shard_words=settings.shard_words,
         replace_edited=settings.replace_edited,
-        group=group or Group(),
+        group=group or ProcessGroup(),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from knn_ner.settings import Similarity
-from knn_ner.utils.arguments import flag
+from knn_ner.utils.arguments import flag, random_seed
 from knn_ner.utils.command import read_command, run_main
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class BuildIndexSettings:
     IVF with as many lists as fit the store, in float16"""
     similarity: Similarity = flag("cosine")
     """similarity of two hidden states that the index is searched by; l2 is minus the squared distance"""
-    seed: int = flag(0)
+    seed: int = flag(0, parse=random_seed)
     """random seed of the keys to train on"""
 
 

@@ -29,14 +29,14 @@ from knn_ner.settings import (
     VoteFlags,
     VoteSettings,
 )
-from knn_ner.utils.arguments import flag
+from knn_ner.utils.arguments import flag, output_folder
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.tables import scores_table
 
 if TYPE_CHECKING:
     from knn_ner.data.corpus import Corpus
     from knn_ner.datastore.reader import Datastore
-    from knn_ner.parallel.process_group import Group
+    from knn_ner.parallel.process_group import ProcessGroup
     from knn_ner.tagging.trained_tagger import TrainedTagger
 
 
@@ -52,7 +52,7 @@ class InferSettings(
 ):
     """The settings of `python -m knn_ner.infer`."""
 
-    save_path: str = flag(metavar="O")
+    save_path: str = flag(metavar="O", parse=output_folder)
     """folder for the results"""
     split: SplitName = flag("test")
     """the split to tag"""
@@ -75,7 +75,7 @@ def parse_arguments(argv: list[str] | None = None) -> InferSettings:
     )
 
 
-def infer(settings: InferSettings, group: "Group | None" = None) -> dict[str, Any]:
+def infer(settings: InferSettings, group: "ProcessGroup | None" = None) -> dict[str, Any]:
     """Tag and score a split.
 
     Args:
@@ -90,7 +90,7 @@ def infer(settings: InferSettings, group: "Group | None" = None) -> dict[str, An
     """
     # Imported here, as torch takes seconds that `--help` need not wait.
     from knn_ner.data.corpus import read_corpus
-    from knn_ner.parallel.process_group import Group, SharedProgress
+    from knn_ner.parallel.process_group import ProcessGroup, SharedProgress
     from knn_ner.search.index_choice import shared_searcher
     from knn_ner.search.interpolation import searched_share
     from knn_ner.search.tuned_settings import choose_vote
@@ -100,7 +100,7 @@ def infer(settings: InferSettings, group: "Group | None" = None) -> dict[str, An
     from knn_ner.utils.device import choose_device
     from knn_ner.utils.files import write_json
 
-    group = group or Group()
+    group = group or ProcessGroup()
     vote, similarity, source = choose_vote(
         settings.datastore_path, settings, settings.similarity, settings.tuning
     )

@@ -12,10 +12,10 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from knn_ner.settings import SeededRunSettings, TunedIndexSettings, VoteFlags
-from knn_ner.utils.arguments import flag
+from knn_ner.utils.arguments import flag, output_file
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 
@@ -38,7 +38,7 @@ class PredictSettings(VoteFlags, TunedIndexSettings, SeededRunSettings):
     output: Literal["json", "columns"] = flag("json")
     """json: a line for each text; columns: word, gold (if the input has it), the tagger's own tag, and that of the
     mix, tab-separated"""
-    out: str | None = flag(None, metavar="FILE")
+    out: str | None = flag(None, metavar="FILE", parse=output_file)
     """file to write (if not given: standard output)"""
 
 
@@ -62,10 +62,10 @@ def predict(settings: PredictSettings) -> int:
         as_columns,
         as_json,
         pass_through,
-        read_columns,
+        read_sentences,
         read_texts,
     )
-    from knn_ner.utils.files import writing
+    from knn_ner.utils.files import atomic_writer
 
     files = settings.files or (STANDARD_INPUT,)
     for name in files:
@@ -80,10 +80,12 @@ def predict(settings: PredictSettings) -> int:
         logger.info("reading from standard input, a line at a time; Ctrl-D ends it")
     if not settings.out:
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-    sources = read_texts(files) if settings.input == "text" else read_columns(files)
+    sources = read_texts(files) if settings.input == "text" else read_sentences(files)
     form = as_json if settings.output == "json" else as_columns
     with ExitStack() as stack:
-        out = stack.enter_context(writing(settings.out)) if settings.out else sys.stdout
+        out: IO[str] = sys.stdout
+        if settings.out:
+            out = stack.enter_context(atomic_writer(settings.out))
         return pass_through(tagger, sources, form, out, 1 if typing else TEXTS_AT_ONCE)
 
 

@@ -20,7 +20,7 @@ from knn_ner.settings import (
     UnitsSettings,
     VoteSettings,
 )
-from knn_ner.utils.arguments import flag
+from knn_ner.utils.arguments import flag, output_folder
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 
@@ -38,7 +38,7 @@ class TuneSettings(
 ):
     """The settings of `python -m knn_ner.tune`."""
 
-    save_path: str = flag(metavar="O")
+    save_path: str = flag(metavar="O", parse=output_folder)
     """folder for the results"""
     plot: bool = flag(False)
     """also draw the F1 over knn_weight, T and k: tuning.png and tuning.svg"""
@@ -67,8 +67,7 @@ def tune(settings: TuneSettings) -> dict[str, Any]:
     import numpy as np
 
     from knn_ner.data.corpus import read_corpus
-    from knn_ner.evaluation.plots import draw_tuning, read_tuning
-    from knn_ner.evaluation.plotting import save
+    from knn_ner.evaluation.plots import draw_tuning, read_tuning, save
     from knn_ner.search.tuned_settings import save_tuned
     from knn_ner.tagging.grid import best_setting, sweep_split, write_sweep
     from knn_ner.utils.files import write_json

@@ -14,9 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from prepare_data.corpora import RECIPES
-from prepare_data.prepare import convert, prepare, size_table
+from prepare_data.prepare import TARGETS, convert, prepare, size_table
 
-from knn_ner.data.tag_conversion import TARGETS
 from knn_ner.utils.arguments import flag
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError

@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Style and tests, from nothing: `bash scripts/test.sh [pytest's own arguments]`.
+# Runs all checks (style, imports, types, documentation, tests): `bash scripts/test.sh [arguments of pytest]`.
 source "$(dirname "$0")/environment.sh"
-make_environment "$REQUIREMENTS" requirements-dev.txt
+make_environment "$REQUIREMENTS" requirements-dev.txt requirements-docs.txt
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-# The models of the tests are so small that threads only get into each other's way.
+.venv/bin/lint-imports
+.venv/bin/mypy
+# The variable silences an advertisement of the theme.
+NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
+# The models of the tests are so small that more threads would slow each other down.
 OMP_NUM_THREADS=1 .venv/bin/python -m pytest "$@"

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from knn_ner.synthetic.chinesebert import write_chinesebert_encoder
+from knn_ner.synthetic.size import Size
 
 
 def make_chinesebert_folder(
@@ -14,5 +15,6 @@ def make_chinesebert_folder(
     seed: int = 0,
 ) -> Path:
     """Write a ChineseBERT folder whose vocabulary covers `characters`, and return its path."""
-    write_chinesebert_encoder(path, characters, hidden_size=hidden_size, layers=layers, seed=seed)
+    size = Size(hidden_size=hidden_size, layers=layers)
+    write_chinesebert_encoder(path, characters, size, seed=seed)
     return Path(path)

@@ -13,8 +13,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from get_labels import write_labels
 from knn_ner.data.corpus import read_corpus
+from knn_ner.synthetic.bert import write_bert_encoder
 from knn_ner.synthetic.corpus import write_corpus
-from knn_ner.synthetic.encoder import write_bert_encoder
+from knn_ner.synthetic.size import Size
 from knn_ner.utils.command import run_main
 from knn_ner.utils.messages import show_messages
 
@@ -107,7 +108,8 @@ def tiny_encoder(tiny_corpus, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("encoder")
     corpus = read_corpus(tiny_corpus, "word.bmes", splits=("train",))
     words = [word for sentence in corpus.splits["train"] for word in sentence.words]
-    write_bert_encoder(folder, words, hidden_size=32, layers=2, heads=2, vocabulary_size=400)
+    size = Size(hidden_size=32, layers=2, heads=2)
+    write_bert_encoder(folder, words, size, vocabulary_size=400)
     return folder
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from knn_ner.parallel.launch import ending_together
-from knn_ner.parallel.process_group import Group
+from knn_ner.parallel.process_group import ProcessGroup
 
 # Forked, as the workers of a data loader are: another interpreter would load torch for seconds.
 FORK = multiprocessing.get_context("fork")
@@ -56,7 +56,7 @@ def _run(
     torch.set_num_threads(1)
     sender = pipes[rank][1]
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=count)
-    group = Group(rank, count)
+    group = ProcessGroup(rank, count)
     try:
         with ending_together(group):
             sender.send(function(group, *arguments))

@@ -1,1 +1,1 @@
-"""Which stored labels look wrong: what speaks against each, the ranked list, and its pages."""
+"""Which stored labels look wrong: the evidence for and against each label, the ranking, and the files with it."""

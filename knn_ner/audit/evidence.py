@@ -1,11 +1,10 @@
-"""What speaks against the label of each stored token: its neighbours in other sentences, and the tagger.
+"""Evidence for the label of each stored token: its neighbours in other sentences, and the tagger.
 
-The keys are in the datastore, so nothing is encoded: a token's stored key is the query, and the
-tagger's distribution is its classifier over that key. Only where keys are not what the classifier sees
-(another layer, or a transform) are the sentences encoded again, for the latter.
+A token's stored key is the query, and the tagger's distribution is its classifier applied to that key, so no sentence
+is encoded. Only if the keys are not what the classifier sees (another layer, or a transform), the sentences are encoded
+again for the tagger's distribution.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,237 +12,169 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from knn_ner.audit.stored_sentences import StoredSentences
 from knn_ner.data.batching import first_rows
 from knn_ner.data.corpus import Sentence
 from knn_ner.data.encoding import IGNORED
 from knn_ner.data.tags import OUTSIDE
 from knn_ner.datastore.key_transform import PUBLISHED
-from knn_ner.datastore.reader import Datastore
-from knn_ner.model.encode import hidden_states
+from knn_ner.model.backbone import only_head
 from knn_ner.search.interpolation import LabelAlignment, interpolate
 from knn_ner.search.searcher import Searcher, SearchResult
 from knn_ner.search.vote import vote
-from knn_ner.settings import VoteSettings
+from knn_ner.settings import RunSettings, VoteSettings
 from knn_ner.tagging.trained_tagger import TrainedTagger
 from knn_ner.utils.errors import UserError
 
 # Queries whose neighbours are held at once.
-QUERY_ROWS = 1024
-# Windows encoded at once, where sentences are.
-ENCODED_SENTENCES = 32
-# A label's usual probability counts as if this many tokens of it were certain: of a label that hardly
-# occurs, nothing is usual.
-CERTAIN = 10
+QUERIES_AT_ONCE = 1024
+# cleanlab's score of a given label: its probability.
+CLEANLAB_METHOD = "self_confidence"
 
 
 @dataclass
 class Evidence:
-    """For each of the n entries of a datastore.
+    """Evidence for the labels of the n entries of a datastore.
 
-    labels: the labels that ids index: the tagger's, then those that only the datastore has.
-    given: (n,) ids of the stored labels. likeliest: (n,) ids of the labels that the mix of vote and
-        tagger finds likeliest.
-    rival: (n,) ids of the likeliest labels but the given ones.
-    probability: (n,) float32, what the mix gives the given label.
-    score: (n,) float32, 0 to 1, how much speaks against the given label; 0 for special tokens.
-    copies, otherwise: (n,) int32, other sentences of the same words, and how many of them have
-        another label here.
+    Attributes:
+        labels: the labels that ids refer to: those of the tagger, then those that only the datastore has.
+        given: (n,) ids of the stored labels.
+        likeliest: (n,) ids of the labels with the highest probability in the mix of vote and tagger.
+        alternative: (n,) ids of the labels with the highest probability, except the given ones.
+        score: (n,) float32, 0 to 1; the higher, the less likely is the given label. 0 for special tokens.
     """
 
     labels: list[str]
     given: np.ndarray
     likeliest: np.ndarray
-    rival: np.ndarray
-    probability: np.ndarray
+    alternative: np.ndarray
     score: np.ndarray
-    copies: np.ndarray
-    otherwise: np.ndarray
-
-
-@dataclass
-class Groups:
-    """The entries of a datastore by the words of their sentences.
-
-    of_entry: (n,) int64, equal for entries of sentences with the same words, case included.
-    sizes: (groups,) entries of each.
-    first: (n,) int64, the entry at the same place in the first sentence of the group.
-    """
-
-    of_entry: np.ndarray
-    sizes: np.ndarray
-    first: np.ndarray
-
-
-def group_sentences(store: Datastore) -> Groups:
-    """Find the sentences that are copies of each other."""
-    # The entries of a sentence follow each other.
-    starts = np.flatnonzero(np.diff(store.sentence_ids, prepend=-1))
-    lengths = np.diff(starts, append=store.entries)
-    numbers: dict[tuple[bytes, int], int] = {}
-    first_start: list[int] = []
-    group = np.empty(len(starts), np.int64)
-    for place, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-        words = store.sentence(int(store.sentence_ids[start]))["words"]
-        # The length too: windows of another size may have cut a copy that was added later.
-        key = (hashlib.blake2b("\n".join(words).encode(), digest_size=16).digest(), int(length))
-        group[place] = numbers.setdefault(key, len(numbers))
-        if group[place] == len(first_start):
-            first_start.append(start)
-    of_entry = np.repeat(group, lengths)
-    offsets = np.arange(store.entries) - np.repeat(starts, lengths)
-    first = np.asarray(first_start, np.int64)[of_entry] + offsets
-    return Groups(of_entry, np.bincount(of_entry), first)
 
 
 def neighbours_elsewhere(
-    searcher: Searcher, groups: Groups, entries: np.ndarray, k: int
+    searcher: Searcher, stored: StoredSentences, entries: np.ndarray, k: int
 ) -> SearchResult:
-    """The k nearest entries of other sentences, (q, k), for the entries (q,).
+    """Search the k nearest entries in other sentences: (q,) entries -> (q, k) neighbours.
 
-    Sentences of the same words count as the same sentence: their keys are equal, so that a copied
-    error would only be confirmed by its copies. Where fewer than k are left, the rest has similarity
-    -inf.
+    Copies of the own sentence are left out too: their keys are equal, so a copied error would confirm itself. If fewer
+    than k are left, the rest have similarity -inf.
     """
-    own = groups.of_entry[entries]
+    own = stored.copies_of_entry[entries]
     k = min(k, searcher.store.entries)
     similarities = torch.full((len(entries), k), -torch.inf, device=searcher.device)
     indices = torch.zeros(len(entries), k, dtype=torch.int64, device=searcher.device)
-    # As many more are searched for as there are entries of the same words: of most sentences, few.
-    classes = np.ceil(np.log2(groups.sizes[own])).astype(int)
-    for size_class in np.unique(classes):
-        rows = np.flatnonzero(classes == size_class)
+    # A search for k plus the number of own entries finds at least k others. Queries are grouped by that number, so that
+    # sentences with many copies do not slow down the rest.
+    size_classes = np.ceil(np.log2(stored.copy_sizes[own])).astype(int)
+    for size_class in np.unique(size_classes):
+        rows = np.flatnonzero(size_classes == size_class)
         queries = torch.from_numpy(searcher.store.gather(entries[rows])).float()
-        found = searcher.search(queries, k + int(groups.sizes[own[rows]].max()))
-        there = groups.of_entry[found.indices.cpu().numpy()]
-        same = torch.from_numpy(there == own[rows, None]).to(searcher.device)
-        order = same.int().sort(dim=1, stable=True).indices[:, :k]
-        left = found.similarities.masked_fill(same, -torch.inf)
-        similarities[rows] = left.gather(1, order)
-        indices[rows] = found.indices.gather(1, order)
+        nearest = searcher.search(queries, k + int(stored.copy_sizes[own[rows]].max()))
+        copies = stored.copies_of_entry[nearest.indices.cpu().numpy()]
+        is_own = torch.from_numpy(copies == own[rows, None]).to(searcher.device)
+        order = is_own.int().sort(dim=1, stable=True).indices[:, :k]
+        others = nearest.similarities.masked_fill(is_own, -torch.inf)
+        similarities[rows] = others.gather(1, order)
+        indices[rows] = nearest.indices.gather(1, order)
     return SearchResult(similarities, indices)
 
 
-def tagger_probabilities(tagger: TrainedTagger, searcher: Searcher, entries: np.ndarray) -> Tensor:
-    """The tagger's own distribution for stored entries, (q,) -> (q, its labels) float32.
+@dataclass
+class Auditor:
+    """Compares the labels of a datastore with neighbours and tagger.
 
-    Its classifier sees the stored key, which may be rounded to float16; if keys are something else, the
-    sentences are encoded anew.
+    Attributes:
+        tagger: the tagger of the datastore.
+        searcher: searches the datastore.
+        settings: the settings of the vote.
+        stored: the sentences of the datastore.
     """
-    if searcher.store.recipe != PUBLISHED:
-        return _encoded_probabilities(tagger, searcher, entries)
-    model = tagger.model.eval().to(searcher.device)
-    keys = torch.from_numpy(searcher.store.gather(entries)).float().to(searcher.device)
-    with torch.inference_mode():
-        return model.classifier(keys).float().softmax(-1)
 
+    tagger: TrainedTagger
+    searcher: Searcher
+    settings: VoteSettings
 
-def _encoded_probabilities(
-    tagger: TrainedTagger, searcher: Searcher, entries: np.ndarray
-) -> Tensor:
-    store = searcher.store
-    ids, sentence_of = np.unique(store.sentence_ids[entries], return_inverse=True)
-    stored = [store.sentence(sentence_id) for sentence_id in ids.tolist()]
-    encoded = tagger.encoding_with(store.labels).encode(
-        [Sentence(sentence["words"], sentence["tags"]) for sentence in stored]
-    )
-    # The entries of a sentence follow each other, as its pieces with a label do.
-    starts = np.flatnonzero(np.diff(store.sentence_ids, prepend=-1))
-    places = entries - starts[np.searchsorted(starts, entries, side="right") - 1]
-    pieces = [np.flatnonzero(sentence.labels != IGNORED) for sentence in encoded]
-    firsts = first_rows(encoded)
-    rows = [
-        firsts[number] + pieces[number][place]
-        for number, place in zip(sentence_of.tolist(), places.tolist(), strict=True)
-    ]
-    probabilities = torch.empty(int(firsts[-1]), len(tagger.labels), device=searcher.device)
-    for batch in hidden_states(
-        tagger.model,
-        encoded,
-        pad_id=tagger.tokenizer.pad_token_id,
-        max_length=tagger.max_length,
-        batch_size=ENCODED_SENTENCES,
-        device=searcher.device,
-    ):
-        probabilities[batch.rows.to(searcher.device)] = batch.logits.softmax(-1)
-    return probabilities[rows]
+    def __post_init__(self) -> None:
+        self.stored = StoredSentences(self.searcher.store)
 
+    def opinions(self, entries: np.ndarray) -> tuple[SearchResult, Tensor, Tensor]:
+        """The k neighbours of q entries, their vote (q, labels of the datastore), and the tagger's distribution
+        (q, labels of the tagger).
+        """
+        nearest = neighbours_elsewhere(self.searcher, self.stored, entries, self.settings.k)
+        labels = self.searcher.neighbour_labels(nearest.indices)
+        number = len(self.searcher.store.labels)
+        votes = vote(nearest.similarities, labels, number, self.settings.temperature)
+        classifier = only_head(self.tagger.model.eval().to(self.searcher.device))
+        if self.searcher.store.recipe != PUBLISHED or classifier is None:
+            return nearest, votes, self._encoded_probabilities(entries)
+        keys = torch.from_numpy(self.searcher.store.gather(entries)).float()
+        with torch.inference_mode():
+            base = classifier(keys.to(self.searcher.device)).float().softmax(-1)
+        return nearest, votes, base
 
-def gather_evidence(
-    tagger: TrainedTagger,
-    searcher: Searcher,
-    groups: Groups,
-    settings: VoteSettings,
-    progress: tqdm,
-) -> Evidence:
-    """Weigh every entry; `progress` is moved on by the number of entries.
+    def gather_evidence(self, progress: tqdm) -> Evidence:
+        """Compute the evidence for every entry; `progress` advances by the number of entries.
 
-    With P = knn_weight * vote + (1 - knn_weight) * tagger of its own label, an entry's score is
-    1 - P / P', not below 0, where P' is the mean P of all entries of that label: low for `product`, whose
-    tokens nobody is sure of, high for `O`. If its copies have another label more often than that, their
-    part (the entry itself among them) is the score.
+        P = knn_weight * vote + (1 - knn_weight) * tagger, and the score is 1 - the quality that cleanlab gives the
+        stored label by P. If a larger share of the copies (this sentence included) has another label, that share is
+        the score.
 
-    Raises `UserError` if the datastore holds fewer than two different sentences.
-    """
-    store = searcher.store
-    if len(groups.sizes) < 2:
-        raise UserError(
-            f"{store.path}: {len(groups.sizes)} different sentence found, expected two at least: "
-            "each is held against the others"
+        Raises:
+            UserError: if the datastore holds fewer than two different sentences.
+        """
+        from cleanlab.rank import get_label_quality_scores
+
+        store, stored = self.searcher.store, self.stored
+        if len(stored.copy_sizes) < 2:
+            raise UserError(f"{store.path}: expected at least 2 different sentences, found 1")
+        alignment = LabelAlignment(self.tagger.labels, store.labels)
+        given = np.array([alignment.labels.index(label) for label in store.labels])[store.label_ids]
+        likeliest, score = given.copy(), np.zeros(store.entries, np.float32)
+        alternative = np.full(store.entries, alignment.labels.index(OUTSIDE))
+        # Copies have equal keys, so only the first copy of an entry is a query; its result is that of all copies.
+        entries = np.flatnonzero(store.positions >= 0)
+        entries = entries[np.argsort(stored.first_copy[entries], kind="stable")]
+        starts = np.flatnonzero(np.diff(stored.first_copy[entries], prepend=-1))
+        starts = np.append(starts, len(entries))
+        progress.total = len(entries)
+        progress.refresh()
+        for begin in range(0, len(starts) - 1, QUERIES_AT_ONCE):
+            part = starts[begin : begin + QUERIES_AT_ONCE + 1]
+            queries, rows = entries[part[:-1]], entries[part[0] : part[-1]]
+            _, votes, base = self.opinions(queries)
+            votes, base = alignment.votes(votes), alignment.base(base)
+            mixed = interpolate(base, votes, self.settings.knn_weight).cpu().numpy()
+
+            query_of_row = np.repeat(np.arange(len(queries)), np.diff(part))
+            probabilities = mixed[query_of_row]
+            quality = get_label_quality_scores(given[rows], probabilities, method=CLEANLAB_METHOD)
+            counts = np.zeros(mixed.shape)
+            np.add.at(counts, (query_of_row, given[rows]), 1)
+            agreeing = (counts / counts.sum(axis=1, keepdims=True))[query_of_row, given[rows]]
+            score[rows] = 1 - np.minimum(quality, agreeing).clip(0, 1)
+            likeliest[rows] = probabilities.argmax(axis=1)
+            probabilities[np.arange(len(rows)), given[rows]] = -1
+            alternative[rows] = probabilities.argmax(axis=1)
+            progress.update(len(rows))
+        return Evidence(alignment.labels, given, likeliest, alternative, score)
+
+    def _encoded_probabilities(self, entries: np.ndarray) -> Tensor:
+        tagger, stored, device = self.tagger, self.stored, self.searcher.device
+        numbers = np.searchsorted(stored.first_entry, entries, side="right") - 1
+        chosen, sentence_of = np.unique(numbers, return_inverse=True)
+        sentences = [stored.sentences[number] for number in chosen]
+        encoded = tagger.encoding_with(self.searcher.store.labels).encode(
+            [Sentence(each["words"], each["tags"]) for each in sentences]
         )
-    size = store.entries
-    alignment = LabelAlignment(tagger.labels, store.labels)
-    given = np.array([alignment.labels.index(label) for label in store.labels])[store.label_ids]
-    evidence = Evidence(
-        alignment.labels,
-        given,
-        likeliest=given.copy(),
-        rival=np.full(size, alignment.labels.index(OUTSIDE)),
-        probability=np.ones(size, np.float32),
-        score=np.zeros(size, np.float32),
-        copies=np.zeros(size, np.int32),
-        otherwise=np.zeros(size, np.int32),
-    )
-    # Copies have equal keys: only the first of them is searched for, and its neighbours are theirs.
-    members = np.flatnonzero(store.positions >= 0)
-    members = members[np.argsort(groups.first[members], kind="stable")]
-    borders = np.flatnonzero(np.diff(groups.first[members], prepend=-1))
-    progress.total = len(members)
-    progress.refresh()
-    for begin in range(0, len(borders), QUERY_ROWS):
-        runs = np.append(borders[begin : begin + QUERY_ROWS + 1], len(members))
-        runs = runs[: QUERY_ROWS + 1]
-        entries = members[runs[:-1]]
-        found = neighbours_elsewhere(searcher, groups, entries, settings.k)
-        there = searcher.neighbour_labels(found.indices)
-        votes = vote(found.similarities, there, len(store.labels), settings.temperature)
-        base = alignment.base(tagger_probabilities(tagger, searcher, entries))
-        votes = alignment.votes(votes)
-        mixed = interpolate(base, votes, settings.knn_weight)
-        rows = members[runs[0] : runs[-1]]
-        query = np.repeat(np.arange(len(entries)), np.diff(runs))
-        _weigh(evidence, rows, query, mixed.cpu().numpy())
-        progress.update(len(rows))
-    probability = evidence.probability[members]
-    counts, sums = (
-        np.bincount(given[members], weights, len(evidence.labels))
-        for weights in (None, probability)
-    )
-    usual = (sums + CERTAIN) / (counts + CERTAIN)
-    surprise = np.clip(1 - probability / usual[given[members]], 0, 1)
-    among_copies = evidence.otherwise[members] / (evidence.copies[members] + 1)
-    evidence.score[members] = np.maximum(surprise, among_copies)
-    return evidence
-
-
-def _weigh(evidence: Evidence, rows: np.ndarray, query: np.ndarray, mixed: np.ndarray) -> None:
-    """Fill in the entries `rows`; `query` (ascending) says which of the distributions is theirs."""
-    given = evidence.given[rows]
-    evidence.probability[rows] = mixed[query, given]
-    evidence.likeliest[rows] = mixed.argmax(1)[query]
-    others = mixed[query]
-    others[np.arange(len(rows)), given] = -1
-    evidence.rival[rows] = others.argmax(1)
-    counts = np.zeros((len(mixed), len(evidence.labels)), np.int32)
-    np.add.at(counts, (query, given), 1)
-    evidence.copies[rows] = counts.sum(1)[query] - 1
-    evidence.otherwise[rows] = counts.sum(1)[query] - counts[query, given]
+        # The entries of a sentence are its word pieces with a label, in the same order.
+        pieces = [np.flatnonzero(sentence.labels != IGNORED) for sentence in encoded]
+        firsts, offsets = first_rows(encoded), entries - stored.first_entry[numbers]
+        rows = [
+            firsts[number] + pieces[number][offset]
+            for number, offset in zip(sentence_of, offsets, strict=True)
+        ]
+        probabilities = torch.empty(int(firsts[-1]), len(tagger.labels), device=device)
+        for batch in tagger.hidden_states(encoded, RunSettings(), device=device):
+            probabilities[batch.rows.to(device)] = batch.logits.softmax(-1)
+        return probabilities[rows]

@@ -1,4 +1,4 @@
-"""The LightningDataModule over a corpus: what training reads."""
+"""The training and validation batches of a corpus, as Lightning takes them."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,10 @@ from knn_ner.data.encoding import EncodedSentence
 
 
 class TaggingDataModule(pl.LightningDataModule):
-    """Training and validation batches of a corpus.
+    """Batches of the train and dev splits.
 
-    The training order is a function of (seed, epoch), so that a resumed run sees what an uninterrupted
-    one would have seen; the trainer asks anew for the loader in every epoch
-    (`reload_dataloaders_every_n_epochs=1`).
+    The training order is a function of (seed, epoch), so that a resumed training has the order of an uninterrupted
+    one. The trainer has to ask for a new loader in every epoch (`reload_dataloaders_every_n_epochs=1`).
     """
 
     def __init__(
@@ -33,21 +32,22 @@ class TaggingDataModule(pl.LightningDataModule):
         eval_batch_size: int,
         seed: int = 0,
         workers: int = 0,
+        by_length: bool = True,
     ):
+        """Cut the sentences into windows; arguments as for `inference_loader`."""
         super().__init__()
-        self.train, self.dev = train, dev
-        self.pad_id, self.max_length = pad_id, max_length
-        self.train_batch_size, self.eval_batch_size = train_batch_size, eval_batch_size
-        self.seed, self.workers = seed, workers
+        self._train = WindowDataset(train, max_length)
+        self._by_length = by_length
+        self._batch_size, self._seed, self._how = train_batch_size, seed, (pad_id, workers)
+        self._dev = inference_loader(dev, pad_id, max_length, eval_batch_size, workers)
 
     def train_dataloader(self) -> DataLoader:
-        dataset = WindowDataset(self.train, self.max_length)
-        lengths = [len(window) for window in dataset.windows]
+        """The batches of the current epoch."""
+        lengths = [len(window) for window in self._train.windows]
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        batches = shuffled_batches(lengths, self.train_batch_size, self.seed, epoch)
-        return make_loader(dataset, batches, self.train, self.pad_id, self.workers)
+        batches = shuffled_batches(lengths, self._batch_size, self._seed, epoch, self._by_length)
+        return make_loader(self._train, batches, *self._how)
 
     def val_dataloader(self) -> DataLoader:
-        return inference_loader(
-            self.dev, self.pad_id, self.max_length, self.eval_batch_size, self.workers
-        )
+        """All batches of dev."""
+        return self._dev

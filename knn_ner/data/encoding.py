@@ -1,8 +1,8 @@
-"""Words to word pieces, with the labels aligned, and piece labels back to words.
+"""Words to word pieces with aligned labels, and long sentences to windows.
 
-The alignment is the published one (see `EncodedSentence`), or the first piece of a word alone.
-A sentence keeps all its pieces; what is too long for the encoder is cut into overlapping windows
-(`windows`), whose outputs are stitched into one row per piece.
+The alignment is the published one (see `Encoding`), or the first piece of a word alone. A sentence keeps all its
+pieces. If it is too long for the encoder, it is cut into overlapping windows (`windows`), whose outputs together give
+one row for each piece.
 """
 
 import itertools
@@ -12,26 +12,26 @@ from dataclasses import dataclass, field
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from knn_ner.data.corpus import Sentence
+from knn_ner.data.columns import Sentence
 from knn_ner.data.tags import OUTSIDE, position_and_type, scheme_of_labels
 from knn_ner.utils.errors import UserError
 
 IGNORED = -100  # the target that torch's cross entropy leaves out
-PIECE_LABELS = ("published", "first")
 UNITS = ("words", "characters")
 
 
 @dataclass
 class EncodedSentence:
-    """A sentence of W words as P word pieces, the two special tokens at the ends included.
+    """A sentence of W words as P word pieces, with a special token at each end.
 
-    input_ids: (P,) int32.
-    labels: (P,) int16, indices into the label list; `IGNORED` where a piece carries none.
-    word_of_piece: (P,) int32, the word that the piece's label comes from, the last one that the piece
-        covers; -1 for the two special tokens.
-    first_piece, last_piece: (W,) int32, the first and the last piece that cover a word. With
-        `piece_labels="first"` both are the first.
-    features: further inputs of the encoder, one row per piece (ChineseBERT: `pinyin_ids`, (P, 8)).
+    Attributes:
+        input_ids: (P,) int32.
+        labels: (P,) int16, indices into the label list; `IGNORED` for a piece without a label.
+        word_of_piece: (P,) int32, the word that gives the piece its label, which is the last one that the piece
+            covers; -1 for the two special tokens.
+        first_piece, last_piece: (W,) int32, the first and the last piece that cover a word. With
+            `piece_labels="first"` both are the first.
+        features: further inputs of the encoder, a row for each piece (ChineseBERT: `pinyin_ids`, (P, 8)).
     """
 
     input_ids: np.ndarray
@@ -49,8 +49,8 @@ class EncodedSentence:
 class Window:
     """A part of a sentence that fits the encoder: pieces [start, stop) between two special tokens.
 
-    The window owns the rows [own_start, own_stop) of the sentence: those it has most context for, and
-    the special token at an end of the sentence. Every row of a sentence has one owner.
+    The window owns the rows [own_start, own_stop) of the sentence: the pieces for which it has most context, and the
+    special token at an end of the sentence. Every row of a sentence has one owner.
     """
 
     sentence: int
@@ -64,61 +64,41 @@ class Window:
 
 
 def windows(sentence: int, pieces: int, max_length: int) -> list[Window]:
-    """Cut a sentence of `pieces` rows (special tokens included) into windows of at most `max_length`.
+    """Cut a sentence of `pieces` rows, with its special tokens, into windows of at most `max_length`.
 
-    Neighbouring windows overlap by a quarter; the border between their rows lies amid the overlap.
+    Neighbouring windows overlap by a quarter. The border between their rows is in the middle of the overlap.
     """
     last, room = pieces - 1, max_length - 2
     if pieces <= max_length:
         return [Window(sentence, 1, last, 0, pieces)]
-    overlap = room // 4
-    starts = [*list(range(1, last - room, room - overlap)), last - room]
+    starts = [*range(1, last - room, room - room // 4), last - room]
     borders = [(following + start + room) // 2 for start, following in itertools.pairwise(starts)]
-    return [
-        Window(sentence, start, start + room, own_start, own_stop)
-        for start, own_start, own_stop in zip(
-            starts, [0, *borders], [*borders, pieces], strict=True
-        )
-    ]
+    parts = zip(starts, [0, *borders], [*borders, pieces], strict=True)
+    return [Window(sentence, start, start + room, *own) for start, *own in parts]
 
 
 def detect_units(sentences: Sequence[Sentence]) -> str:
-    """`characters` when nearly every token is one character (Chinese corpora), else `words`."""
-    tokens = single = 0
-    for sentence in sentences:
-        tokens += len(sentence.words)
-        single += sum(len(word) == 1 for word in sentence.words)
+    """`characters` if nearly every token is one character (Chinese corpora), else `words`."""
+    tokens = sum(len(sentence) for sentence in sentences)
+    single = sum(len(word) == 1 for sentence in sentences for word in sentence.words)
     return "characters" if single > 0.9 * tokens else "words"
 
 
 def complete_labels(labels: Sequence[str]) -> list[str]:
     """The labels that word pieces can carry: a word `B-X` or `E-X` of several pieces needs an inside label.
 
-    Labels that a corpus lacks are appended, so that the indices of the others stay what they were.
+    Missing inside labels are appended, so that the indices of the others stay the same.
     """
-    scheme = scheme_of_labels(labels)
-    inside = [
-        f"{scheme.inside}-{position_and_type(label)[1]}"
-        for label in labels
-        if position_and_type(label)[0] in {"B", "E"}
-    ]
-    return list(dict.fromkeys([*labels, *inside]))
+    inside = scheme_of_labels(labels).inside
+    parts = map(position_and_type, labels)
+    needed = [f"{inside}-{kind}" for position, kind in parts if position in {"B", "E"}]
+    return list(dict.fromkeys([*labels, *needed]))
 
 
 class Encoding:
     """Words to pieces for one tokeniser, label list and alignment.
 
-    labels: the label list of the tagger, `O` first.
-    piece_labels: `published`, where each piece carries a label: a piece that begins a word takes the
-        word's label (a piece over several characters that of the last one); each later piece of a
-        word with O or S repeats it, with B or M takes M, and with E takes E, the piece before it
-        becoming M. The special tokens carry O. Or `first`: only the first piece of a word carries a
-        label; all else, special tokens included, is ignored.
-    units: `characters`: tokens are joined without spaces, as Chinese is written; `words`: with spaces.
-
-    A word that gives no piece (U+FFFD, U+3000, ...) takes the unknown piece, so that every word has one.
-
-    Raises `UserError` when the tokeniser cannot tell offsets or has no special tokens at both ends.
+    A word without a piece of its own (U+FFFD, U+3000, ...) takes the unknown piece, so that every word has one.
     """
 
     def __init__(
@@ -128,19 +108,33 @@ class Encoding:
         piece_labels: str = "published",
         units: str = "words",
     ):
+        """Check the tokeniser and prepare the alignment.
+
+        Args:
+            tokenizer: the tokeniser.
+            labels: the label list of the tagger.
+            piece_labels: `published`, each piece carries a label: a piece that begins a word takes the word's label
+                (a piece over several characters that of the last one); each later piece of a word with O or S repeats
+                it, with B or M takes M, and with E takes E, the piece before it becoming M; the special tokens carry
+                O. Or `first`: only the first piece of a word carries a label; all other pieces are ignored.
+            units: `characters`, tokens are joined without spaces, as Chinese is written; or `words`, with spaces.
+
+        Raises:
+            UserError: if the tokeniser gives no offsets, or has no special token at each end or no unknown token.
+        """
+        kind = type(tokenizer).__name__
         if not tokenizer.is_fast:
             raise UserError(
-                f"{type(tokenizer).__name__} gives no character offsets, expected a tokeniser with "
-                "a tokenizer.json (is_fast)"
+                f"{kind} gives no character offsets, expected a tokeniser with a tokenizer.json (is_fast)"
             )
         special = tokenizer("", add_special_tokens=True)["input_ids"]
         if len(special) != 2:
             raise UserError(
-                f"{type(tokenizer).__name__} puts {len(special)} special tokens around a text, "
-                "expected one at each end as with BERT, RoBERTa and ChineseBERT"
+                f"{kind} puts {len(special)} special tokens around a text, expected one at each end as "
+                "with BERT, RoBERTa and ChineseBERT"
             )
         if tokenizer.unk_token_id is None:
-            raise UserError(f"{type(tokenizer).__name__} has no unknown token, expected one")
+            raise UserError(f"{kind} has no unknown token, expected one")
         self.tokenizer = tokenizer
         self.labels = list(labels)
         self.scheme = scheme_of_labels(labels)
@@ -149,22 +143,18 @@ class Encoding:
         self.special = special
         self.joiner = "" if units == "characters" else " "
         self.label_ids = {label: index for index, label in enumerate(self.labels)}
-        self.later_label = self._later_labels()
+        # [label of the word, is the first piece, is the last piece]
+        self._label_of_piece = np.array([self._piece_labels(label) for label in self.labels])
 
-    def _later_labels(self) -> list[tuple[int, int]]:
-        """For each label of a word the labels of (a piece before the last, the last piece)."""
-        later = []
-        for index, label in enumerate(self.labels):
-            position, kind = position_and_type(label)
-            inside = self.label_ids.get(f"{self.scheme.inside}-{kind}", index)
-            later.append(
-                (inside, inside)
-                if position == "B"
-                else (inside, index)
-                if position == "E"
-                else (index, index)
-            )
-        return later
+    def _piece_labels(self, label: str) -> list[list[int]]:
+        """The label of each kind of piece of a word with this label."""
+        position, kind = position_and_type(label)
+        own = self.label_ids[label]
+        inside = self.label_ids.get(f"{self.scheme.inside}-{kind}", own)
+        return [
+            [inside if position in {"B", "E"} else own, inside if position == "B" else own],
+            [inside if position == "E" else own, own],
+        ]
 
     def over(self, labels: Sequence[str]) -> "Encoding":
         """The same encoding over another label list."""
@@ -175,48 +165,35 @@ class Encoding:
         texts = [self.joiner.join(sentence.words) for sentence in sentences]
         if not texts:
             return []
-        batch = self.tokenizer(
-            texts,
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-            truncation=False,
-            verbose=False,
-        )
-        return [
-            self._encode(sentence, text, ids, offsets)
-            for sentence, text, ids, offsets in zip(
-                sentences, texts, batch["input_ids"], batch["offset_mapping"], strict=True
-            )
-        ]
+        how = {"add_special_tokens": False, "truncation": False, "verbose": False}
+        batch = self.tokenizer(texts, return_offsets_mapping=True, **how)
+        parts = zip(sentences, texts, batch["input_ids"], batch["offset_mapping"], strict=True)
+        return [self._encode(*part) for part in parts]
 
     def _encode(
         self, sentence: Sentence, text: str, ids: list[int], offsets: list[tuple[int, int]]
     ) -> EncodedSentence:
-        count = len(sentence.words)
-        lengths = np.fromiter((len(word) for word in sentence.words), dtype=np.int64, count=count)
-        # A space belongs to the word after it: byte-level BPE may count it into that word's piece.
+        lengths = np.array([len(word) for word in sentence.words], dtype=np.int64)
+        # A space belongs to the word after it: byte-level BPE may put it into that word's piece.
         lengths[1:] += len(self.joiner)
-        ends = np.cumsum(lengths)
-        word_of_character = np.repeat(np.arange(count), lengths)
+        words = np.arange(len(lengths))
+        word_of_character = np.repeat(words, lengths)
         spans = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
-        features = {}
-        if hasattr(self.tokenizer, "piece_features"):
-            features = self.tokenizer.piece_features(text, offsets)
-        first = word_of_character[np.minimum(spans[:, 0], len(text) - 1)]
-        last = word_of_character[
-            np.maximum(spans[:, 1] - 1, np.minimum(spans[:, 0], len(text) - 1))
-        ]
-        last = np.maximum(last, first)
+        make = getattr(self.tokenizer, "piece_features", None)
+        features: dict[str, np.ndarray] = make(text, offsets) if make else {}
+        start = np.minimum(spans[:, 0], len(text) - 1)
+        first = word_of_character[start]
+        last = np.maximum(word_of_character[np.maximum(spans[:, 1] - 1, start)], first)
         pieces = np.asarray(ids, dtype=np.int32)
-        covered = np.zeros(count + 1, dtype=np.int64)
-        np.add.at(covered, first, 1)
-        np.add.at(covered, last + 1, -1)
-        missing = np.flatnonzero(np.cumsum(covered[:-1]) == 0)
+        # Both are sorted, as pieces are in the order of the text.
+        missing = np.flatnonzero(
+            np.searchsorted(first, words, "right") == np.searchsorted(last, words)
+        )
         if len(missing):
-            places = np.searchsorted(spans[:, 0], (ends - lengths)[missing], side="left")
+            starts = (np.cumsum(lengths) - lengths)[missing]
+            places = np.searchsorted(spans[:, 0], starts, side="left")
             pieces = np.insert(pieces, places, self.tokenizer.unk_token_id)
-            first = np.insert(first, places, missing)
-            last = np.insert(last, places, missing)
+            first, last = (np.insert(each, places, missing) for each in (first, last))
             features = {name: np.insert(rows, places, 0, axis=0) for name, rows in features.items()}
         return self._align(sentence, pieces, first, last, features)
 
@@ -229,30 +206,21 @@ class Encoding:
         features: dict[str, np.ndarray],
     ) -> EncodedSentence:
         """Label pieces that cover the words first..last, both (P - 2,), and add the special tokens."""
-        words = np.arange(len(sentence.words))
-        # Both are sorted, as pieces come in the order of the text.
+        words, places = np.arange(len(sentence)), np.arange(len(pieces))
         first_piece = np.searchsorted(last, words, side="left")
         last_piece = np.searchsorted(first, words, side="right") - 1
-        tags = np.fromiter(
-            (self.label_ids[tag] for tag in sentence.tags), dtype=np.int16, count=len(words)
-        )
-        labels = tags[last]
-        places = np.arange(len(pieces))
+        tags = np.array([self.label_ids[tag] for tag in sentence.tags], dtype=np.int64)
         is_first = first_piece[last] == places
         if self.piece_labels == "first":
-            labels[~is_first] = IGNORED
+            special, labels = IGNORED, np.where(is_first, tags[last], IGNORED)
             last_piece = first_piece
         else:
-            later = np.asarray(self.later_label, dtype=np.int16)
             is_last = last_piece[last] == places
-            labels = np.where(is_first, labels, later[labels, is_last.astype(int)])
-            # The first of several pieces of a word that closes an entity is not its end.
-            opens = is_first & ~is_last & np.isin(labels, self._closing)
-            labels = np.where(opens, later[labels, 0], labels)
-        outside = self.label_ids[OUTSIDE] if self.piece_labels == "published" else IGNORED
+            special = self.label_ids[OUTSIDE]
+            labels = self._label_of_piece[tags[last], is_first.astype(int), is_last.astype(int)]
         return EncodedSentence(
             input_ids=np.concatenate([self.special[:1], pieces, self.special[1:]]).astype(np.int32),
-            labels=np.concatenate([[outside], labels, [outside]]).astype(np.int16),
+            labels=np.concatenate([[special], labels, [special]]).astype(np.int16),
             word_of_piece=np.concatenate([[-1], last, [-1]]).astype(np.int32),
             first_piece=(first_piece + 1).astype(np.int32),
             last_piece=(last_piece + 1).astype(np.int32),
@@ -261,7 +229,3 @@ class Encoding:
                 for name, rows in features.items()
             },
         )
-
-    @property
-    def _closing(self) -> list[int]:
-        return [i for i, label in enumerate(self.labels) if position_and_type(label)[0] == "E"]

@@ -1,14 +1,14 @@
-"""Tag schemes and the label set: what a tag means, whichever letters it is written with.
+"""Tag schemes: the letters in which a tag tells its word's place in an entity, and conversion between schemes.
 
-A tag is `O` or a position letter, a hyphen and a type (`B-PER.NAM`). Three schemes are used inside
-the project: BIO, IOBES and BMES. IOB1 files become BIO when they are read.
+A tag is `O`, or a position letter, a hyphen and a type (`B-PER.NAM`). Taggers and datastores use BIO, IOBES or BMES;
+IOB1 is read as BIO. Where entities begin and end is conlleval's rule, which holds for the tags of every scheme, even
+malformed ones. So conversion keeps the entities, and need not know which scheme the tags are in.
 """
 
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from knn_ner.utils.errors import UserError
 
@@ -28,26 +28,46 @@ def is_tag(text: str) -> bool:
     return text == OUTSIDE or (position in {"B", "I", "M", "E", "S"} and bool(kind))
 
 
+def opens_entity(previous: str, tag: str) -> bool:
+    """Whether an entity begins at a tag, by conlleval's rule.
+
+    It does at `B` and `S`, and at any other tag but `O` that follows `O`, the end of an entity (`E`, `S`) or another
+    type. The entity goes on until `O`, or until the next one begins.
+    """
+    position, kind = position_and_type(tag)
+    before, before_type = position_and_type(previous)
+    follows = before not in {OUTSIDE, "E", "S"} and before_type == kind
+    return position != OUTSIDE and (position in {"B", "S"} or not follows)
+
+
 @dataclass(frozen=True)
 class Scheme:
-    """How the places of an entity are written.
+    """A tag scheme.
 
-    name: `BIO`, `IOBES` or `BMES`.
-    inside: the letter of a word inside an entity, `I` or `M`.
-    closes: whether the last word (`E`) and the only word (`S`) have letters of their own.
+    Attributes:
+        name: `BIO`, `IOB1`, `IOBES` or `BMES`.
+        letters: position letters of the first word of an entity, a word inside, the last word, and an only word.
     """
 
     name: str
-    inside: str
-    closes: bool
+    letters: str
+
+    @property
+    def inside(self) -> str:
+        """The letter of a word inside an entity, `I` or `M`."""
+        return self.letters[1]
+
+    @property
+    def closes(self) -> bool:
+        """Whether the last word (`E`) and an only word (`S`) have letters of their own."""
+        return self.letters[2] == "E"
 
     def is_legal(self, previous: str, tag: str) -> bool:
         """Whether `tag` may follow `previous` (`O` stands for the start and the end of a sentence)."""
         before, before_type = position_and_type(previous)
         position, kind = position_and_type(tag)
         opened = before in {"B", self.inside}
-        continues = position in {self.inside, "E"}
-        if continues:
+        if position in {self.inside, "E"}:
             return opened and before_type == kind
         return not (self.closes and opened)
 
@@ -57,19 +77,39 @@ class Scheme:
         return sum(not self.is_legal(previous, tag) for previous, tag in itertools.pairwise(padded))
 
 
-BIO = Scheme("BIO", "I", closes=False)
-IOBES = Scheme("IOBES", "I", closes=True)
-BMES = Scheme("BMES", "M", closes=True)
+BIO = Scheme("BIO", "BIIB")
+# The letters of BIO in another use: `B` stands only where an entity of the same type ends just before.
+IOB1 = Scheme("IOB1", "IIII")
+IOBES = Scheme("IOBES", "BIES")
+BMES = Scheme("BMES", "BMES")
+# The schemes of a tagger.
 SCHEMES = {scheme.name: scheme for scheme in (BIO, IOBES, BMES)}
+FILE_SCHEMES = {BIO.name: BIO, IOB1.name: IOB1} | SCHEMES
+
+
+def convert_tags(tags: Sequence[str], scheme: Scheme) -> list[str]:
+    """Write the tags of one sentence, which may be in any scheme, in a given scheme.
+
+    The entities stay as conlleval reads them (`opens_entity`), so that the result is well-formed even if the given
+    tags are not.
+    """
+    converted = []
+    for previous, tag, following in zip([OUTSIDE, *tags], tags, [*tags[1:], OUTSIDE], strict=False):
+        first = opens_entity(previous, tag)
+        last = following == OUTSIDE or opens_entity(tag, following)
+        letter = scheme.letters[3 if first and last else 0 if first else 2 if last else 1]
+        kind = position_and_type(tag)[1]
+        if scheme is IOB1 and first and position_and_type(previous)[1] == kind:
+            letter = "B"
+        converted.append(OUTSIDE if tag == OUTSIDE else f"{letter}-{kind}")
+    return converted
 
 
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
-    """The scheme of tag sequences: `BIO`, `IOB1`, `IOBES` or `BMES`.
+    """The scheme that sentences' tags are written in: `BIO`, `IOB1`, `IOBES` or `BMES`.
 
-    IOB1 differs from BIO in use, not in letters: `I` opens an entity, and `B` stands only where an
-    entity of the same type ends just before.
-
-    Raises `UserError` when both `I-` and `M-` occur.
+    Raises:
+        UserError: if both `I-` and `M-` occur.
     """
     letters: Counter[str] = Counter()
     opened_by_i = opened_by_b = False
@@ -93,62 +133,18 @@ def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
 
 
 def scheme_of_labels(labels: Iterable[str]) -> Scheme:
-    """The scheme that a label set is written in."""
+    """The scheme that a label list is written in."""
     letters = {position_and_type(label)[0] for label in labels}
     if letters & {"E", "S", "M"}:
         return IOBES if "I" in letters else BMES
     return BIO
 
 
-def iob1_to_bio(tags: Sequence[str]) -> list[str]:
-    """IOB1 -> BIO: an `I` that opens an entity becomes a `B`."""
-    converted, previous = [], OUTSIDE
-    for tag in tags:
-        position, kind = position_and_type(tag)
-        opens = position == "I" and (previous == OUTSIDE or position_and_type(previous)[1] != kind)
-        converted.append(f"B-{kind}" if opens else tag)
-        previous = tag
-    return converted
-
-
 def sort_labels(tags: Iterable[str]) -> list[str]:
-    """A stable order: `O` first, then by type, then B, I/M, E, S."""
-    order = {letter: place for place, letter in enumerate("BIMES")}
-    return [
-        OUTSIDE,
-        *sorted(
-            set(tags) - {OUTSIDE},
-            key=lambda tag: (position_and_type(tag)[1], order[position_and_type(tag)[0]]),
-        ),
-    ]
+    """The distinct tags in a stable order: `O`, which is always there, then by type, then B, I/M, E, S."""
 
+    def place(tag: str) -> tuple[str, int]:
+        position, kind = position_and_type(tag)
+        return kind, "BIMES".index(position)
 
-def read_labels(path: Path, any_order: bool = False) -> list[str]:
-    """The label set of a `ner_labels.txt`: one tag a line, `O` first unless `any_order`.
-
-    Raises `UserError` when the file is missing or a line is no tag, is there twice, or `O` is not first.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"{path}: not found; make it with "
-            f"`python get_labels.py --data-dir {path.parent} --file-name FILE_NAME`"
-        )
-    labels: list[str] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        tag = line.strip(" \t\r")
-        if not tag:
-            continue
-        if not is_tag(tag):
-            raise UserError(f"{path}:{number}: label {tag!r} found, expected {ACCEPTED}")
-        if tag in labels:
-            raise UserError(
-                f"{path}:{number}: label {tag!r} found for the second time, expected once"
-            )
-        labels.append(tag)
-    if not labels or (labels[0] != OUTSIDE and not any_order) or OUTSIDE not in labels:
-        raise UserError(
-            f"{path}:1: {labels[0]!r} found, expected `O` as the first label"
-            if labels
-            else f"{path}: no label found, expected one tag a line, `O` first"
-        )
-    return labels
+    return [OUTSIDE, *sorted(set(tags) - {OUTSIDE}, key=place)]

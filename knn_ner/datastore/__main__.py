@@ -1,26 +1,16 @@
-"""Look at a datastore, and change it without building it anew.
+"""Show, verify and edit a datastore: `python -m knn_ner.datastore COMMAND --help`.
 
-    python -m knn_ner.datastore add     --datastore_path P --model_path S/model --file FILE
-    python -m knn_ner.datastore remove  --datastore_path P --ids 3 17 20-30
-    python -m knn_ner.datastore relabel --datastore_path P --model_path S/model --id 17 --tags "O B-PER E-PER"
-    python -m knn_ner.datastore relabel --datastore_path P --model_path S/model --file FILE
-    python -m knn_ner.datastore merge   P1 P2 --out P
-    python -m knn_ner.datastore prune   --datastore_path P --out P2 --keep 0.25
-    python -m knn_ner.datastore compact --datastore_path P
-    python -m knn_ner.datastore info    --datastore_path P [--json]
-    python -m knn_ner.datastore verify  --datastore_path P
-
-Sentences have ids, which are never used twice. Each change is one commit: whoever has the datastore open
-goes on with what was opened.
+Sentences have ids, and no id is used twice. Each edit is one commit; open datastores stay as they were opened.
 """
 
 import argparse
 import json
-from collections.abc import Callable
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from knn_ner.datastore.locking import WAIT_SECONDS
 from knn_ner.settings import SeededRunSettings, TaggerSettings
 from knn_ner.utils.arguments import (
     Parser,
@@ -35,14 +25,12 @@ from knn_ner.utils.errors import UserError
 from knn_ner.utils.messages import show_messages
 from knn_ner.utils.text import counted, show_ids
 
-# Seconds to wait for another process that is changing the datastore (`datastore.locking.WAIT`).
-WAIT = 60.0
 # Neighbours that have to agree before an entry can be left out (`search.key_clusters.UNANIMOUS`).
 UNANIMOUS = 32
 
 
 def id_range(text: str) -> range:
-    """An argparse type: `17`, or `20-30` with both ends."""
+    """Parse an id, or a range of ids with both ends: `17` or `20-30`."""
     first, dash, last = text.partition("-")
     if not first.isdecimal() or not (last.isdecimal() if dash else True):
         raise argparse.ArgumentTypeError(f"{text!r} found, an id or a range such as 20-30 expected")
@@ -51,38 +39,71 @@ def id_range(text: str) -> range:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSettings:
-    """A datastore to look at."""
+    """The datastore of a command."""
 
     datastore_path: str = flag(metavar="P")
     """the datastore"""
 
+    @property
+    def path(self) -> Path:
+        return Path(self.datastore_path)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WaitSettings:
-    """How long a change waits for another one."""
+    """How long an edit waits for another edit."""
 
-    wait: float = flag(WAIT, metavar="SECONDS")
+    wait: float = flag(WAIT_SECONDS, metavar="SECONDS")
     """how long to wait for another process that is changing the datastore"""
 
 
+# Each command is a settings class. Its docstring is the help text, and `run` returns what the command prints.
+
+
 @dataclass(frozen=True, kw_only=True)
-class AddSettings(TaggerSettings, WaitSettings, SeededRunSettings):
+class Add(TaggerSettings, WaitSettings, SeededRunSettings):
     """Add the labelled sentences of a column file."""
 
     file: str = flag()
     """tokens and tags; labels may be new"""
 
+    def run(self) -> str:
+        from knn_ner.tagging.edit_from_files import add_file
+
+        ids = add_file(self, self, self.file, self.wait)
+        return f"{self.datastore_path}: {counted(len(ids), 'sentence')} added, ids {show_ids(ids)}"
+
 
 @dataclass(frozen=True, kw_only=True)
-class RemoveSettings(StoreSettings, WaitSettings):
+class Remove(StoreSettings, WaitSettings):
     """Remove sentences."""
 
     ids: tuple[range, ...] = flag(parse=id_range, metavar="ID")
     """ids, and ranges such as 20-30: all stored sentences of a range"""
+    all: bool = flag(False)
+    """allow that no sentence is left"""
+
+    def run(self) -> str:
+        from knn_ner.datastore.edit import remove_sentences
+        from knn_ner.datastore.reader import Datastore
+
+        stored = Datastore.open(self.path).stored_sentences
+        ids: set[int] = set()
+        for wanted in self.ids:
+            found = stored[(stored >= wanted.start) & (stored < wanted.stop)].tolist()
+            # `remove_sentences` reports a single unknown id; a range may have gaps, but not be empty.
+            if not found and len(wanted) != 1:
+                raise UserError(
+                    f"{self.path}: no sentence from {wanted.start} to {wanted.stop - 1}"
+                )
+            ids.update(found or wanted)
+        entries = remove_sentences(self.path, ids, self.wait, allow_all=self.all)
+        removed = f"{counted(len(ids), 'sentence')} removed, with {counted(entries, 'entry')}"
+        return f"{self.path}: {removed}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RelabelSettings(TaggerSettings, WaitSettings):
+class Relabel(TaggerSettings, WaitSettings):
     """Give sentences other tags; their keys stay."""
 
     id: int | None = flag(None)
@@ -90,18 +111,37 @@ class RelabelSettings(TaggerSettings, WaitSettings):
     tags: str | None = flag(None)
     """one tag for each word, separated by spaces"""
     file: str | None = flag(None)
-    """sentences as they should be; each is looked up by its words, and all stored sentences with the same words
-    take its tags"""
+    """column file of sentences with their new tags; all stored sentences with the same words get these tags"""
+
+    def run(self) -> str:
+        from knn_ner.tagging.edit_from_files import relabel_from_file, relabel_id
+
+        if self.file:
+            asked, count, entries = relabel_from_file(self, self.file, self.wait)
+        else:
+            assert self.id is not None and self.tags is not None
+            asked, count, entries = relabel_id(self, self.id, self.tags.split(), self.wait)
+        return (
+            f"{self.datastore_path}: {counted(count, 'sentence')} relabelled, with "
+            f"{counted(entries, 'entry')}; {asked - count} had these tags already"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergeSettings:
+class Merge:
     """Write the content of several datastores of one tagger into a new one."""
 
     paths: tuple[str, ...] = flag(metavar="P", positional=True, nargs="+")
     """the datastores"""
     out: str = flag(metavar="P")
     """folder for the merged datastore"""
+
+    def run(self) -> str:
+        from knn_ner.datastore.compaction import merge
+
+        merged = merge(self.paths, self.out)
+        content = f"{counted(merged.entries, 'entry')} of {counted(merged.sentences, 'sentence')}"
+        return f"{self.out}: {content}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,77 +159,71 @@ class PruneSettings(StoreSettings):
     seed: int = flag(0)
     """random seed of the clusters"""
 
+    def run(self) -> str:
+        return prune(self)
+
 
 @dataclass(frozen=True, kw_only=True)
-class CompactSettings(StoreSettings, WaitSettings):
+class Compact(StoreSettings, WaitSettings):
     """Drop what was removed from the files, and join small shards."""
 
+    def run(self) -> str:
+        from knn_ner.datastore.compaction import compact
+
+        before, after = (
+            f"{counted(len(manifest.shards), 'shard')}, {manifest.bytes / 1e6:.1f} MB"
+            for manifest in compact(self.path, self.wait)
+        )
+        return f"{self.path}: {before} -> {after}"
+
 
 @dataclass(frozen=True, kw_only=True)
-class InfoSettings(StoreSettings):
+class Info(StoreSettings):
     """Tell what a datastore holds, and its history."""
 
     json: bool = flag(False)
     """as JSON"""
 
+    def run(self) -> str:
+        from knn_ner.datastore.info import describe, to_text
+        from knn_ner.search.faiss_index import list_records
+
+        content = describe(self.path, list_records(self.path))
+        return json.dumps(content, indent=2, ensure_ascii=False) if self.json else to_text(content)
+
 
 @dataclass(frozen=True, kw_only=True)
-class VerifySettings(StoreSettings):
-    """Read all files against their checksums."""
+class Verify(StoreSettings):
+    """Compare all files with their checksums; check the indexes, covers and tuned settings beside them."""
 
+    def run(self) -> str:
+        from knn_ner.datastore.info import verify
+        from knn_ner.search.faiss_index import list_records
 
-def add(settings: AddSettings) -> str:
-    """`add`; returns what to print."""
-    from knn_ner.tagging.edit_from_files import add_file
+        lines, others = [verify(self.path)], []
+        for record in list_records(self.path):
+            index = self.path / record.file
+            if not index.is_file() or index.stat().st_size != record.bytes:
+                raise UserError(f"{index}: missing or damaged; build the index again")
+            others.append(record.file)
+        for cover in sorted(self.path.glob("cover-*.npz")):
+            try:
+                damaged = zipfile.ZipFile(cover).testzip()
+            except (zipfile.BadZipFile, OSError) as error:
+                damaged = str(error)
+            if damaged:
+                raise UserError(
+                    f"{cover}: damaged ({damaged}); remove it, the next search makes it"
+                )
+            others.append(cover.name)
+        if (self.path / "tuned.json").exists():
+            from knn_ner.search.tuned_settings import read_tuned
 
-    ids = add_file(settings, settings, settings.file, settings.wait)
-    return f"{settings.datastore_path}: {counted(len(ids), 'sentence')} added, ids {show_ids(ids)}"
-
-
-def relabel(settings: RelabelSettings) -> str:
-    """`relabel`; returns what to print."""
-    from knn_ner.tagging.edit_from_files import relabel_from_file, relabel_id
-
-    if settings.file:
-        asked, count, entries = relabel_from_file(settings, settings.file, settings.wait)
-    else:
-        assert settings.id is not None and settings.tags is not None
-        asked, count, entries = relabel_id(
-            settings, settings.id, settings.tags.split(), settings.wait
-        )
-    return (
-        f"{settings.datastore_path}: {counted(count, 'sentence')} relabelled, with "
-        f"{counted(entries, 'entry')}; {asked - count} had these tags already"
-    )
-
-
-def remove(settings: RemoveSettings) -> str:
-    """`remove`; returns what to print."""
-    from knn_ner.datastore.edit import remove_sentences
-    from knn_ner.datastore.reader import Datastore
-
-    path = Path(settings.datastore_path)
-    stored = Datastore.open(path).stored_sentences
-    ids: set[int] = set()
-    for wanted in settings.ids:
-        found = stored[(stored >= wanted.start) & (stored < wanted.stop)].tolist()
-        # A single id that is not stored is an error below; a range needs but one that is.
-        if not found and len(wanted) != 1:
-            raise UserError(f"{path}: no sentence from {wanted.start} to {wanted.stop - 1}")
-        ids.update(found or wanted)
-    entries = remove_sentences(path, ids, settings.wait)
-    return f"{path}: {counted(len(ids), 'sentence')} removed, with {counted(entries, 'entry')}"
-
-
-def merge(settings: MergeSettings) -> str:
-    """`merge`; returns what to print."""
-    from knn_ner.datastore.compaction import merge as merge_datastores
-
-    merged = merge_datastores(settings.paths, settings.out)
-    return (
-        f"{settings.out}: {counted(merged.entries, 'entry')} of "
-        f"{counted(merged.sentences, 'sentence')}"
-    )
+            read_tuned(self.path / "tuned.json")
+            others.append("tuned.json")
+        if others:
+            lines.append(f"{', '.join(others)}: no damage found")
+        return "\n".join(lines)
 
 
 def prune(settings: PruneSettings) -> str:
@@ -219,76 +253,44 @@ def prune(settings: PruneSettings) -> str:
     return "\n".join([*lines, "tune anew: k, temperature and knn_weight are not taken over"])
 
 
-def compact(settings: CompactSettings) -> str:
-    """`compact`; returns what to print."""
-    from knn_ner.datastore.compaction import compact as compact_datastore
-
-    before, after = compact_datastore(settings.datastore_path, settings.wait)
-    return (
-        f"{settings.datastore_path}: {counted(len(before.shards), 'shard')}, "
-        f"{before.bytes / 1e6:.1f} MB -> {counted(len(after.shards), 'shard')}, "
-        f"{after.bytes / 1e6:.1f} MB"
-    )
-
-
-def info(settings: InfoSettings) -> str:
-    """`info`; returns what to print."""
-    from knn_ner.datastore.info import describe, show
-    from knn_ner.search.faiss_index import list_records
-
-    told = describe(settings.datastore_path, list_records(Path(settings.datastore_path)))
-    return json.dumps(told, indent=2, ensure_ascii=False) if settings.json else show(told)
-
-
-def verify(settings: VerifySettings) -> str:
-    """`verify`; returns what to print."""
-    from knn_ner.datastore.info import verify as verify_datastore
-
-    return verify_datastore(settings.datastore_path)
-
-
-COMMANDS: dict[str, tuple[type, Callable[[Any], str]]] = {
-    "add": (AddSettings, add),
-    "remove": (RemoveSettings, remove),
-    "relabel": (RelabelSettings, relabel),
-    "merge": (MergeSettings, merge),
-    "prune": (PruneSettings, prune),
-    "compact": (CompactSettings, compact),
-    "info": (InfoSettings, info),
-    "verify": (VerifySettings, verify),
+COMMANDS: dict[str, type] = {
+    "add": Add,
+    "remove": Remove,
+    "relabel": Relabel,
+    "merge": Merge,
+    "prune": PruneSettings,
+    "compact": Compact,
+    "info": Info,
+    "verify": Verify,
 }
 
 
-def parse_arguments(argv: list[str] | None = None) -> tuple[str, Any]:
-    """Read the command line of `python -m knn_ner.datastore`: the subcommand and its settings."""
+def parse_arguments(argv: list[str] | None = None) -> Any:
+    """Parse the command line of `python -m knn_ner.datastore` into the settings of a command."""
     show_messages()
-    parser = Parser(
-        "Look at a datastore, and change it without building it anew.",
-        prog="python -m knn_ner.datastore",
-    )
+    parser = Parser("Show, verify and edit a datastore.", prog="python -m knn_ner.datastore")
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=Parser
     )
-    for name, (settings, _) in COMMANDS.items():
-        what = settings.__doc__
-        sub = commands.add_parser(name, help=what, description=what)
-        add_settings(sub, settings)
+    for name, settings in COMMANDS.items():
+        add_settings(
+            commands.add_parser(name, help=settings.__doc__, description=settings.__doc__), settings
+        )
     namespace = parser.parse_args(argv)
-    settings = take_settings(COMMANDS[namespace.command][0], namespace)
-    if isinstance(settings, RelabelSettings) and (
+    settings = take_settings(COMMANDS[namespace.command], namespace)
+    if isinstance(settings, Relabel) and (
         (settings.id is None) != (settings.tags is None)
         or (settings.file is None) == (settings.id is None)
     ):
         parser.error("relabel takes --id with --tags, or --file")
-    if isinstance(settings, MergeSettings) and len(settings.paths) < 2:
+    if isinstance(settings, Merge) and len(settings.paths) < 2:
         parser.error("merge takes two datastores or more")
-    return namespace.command, settings
+    return settings
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    command, settings = parse_arguments(argv)
-    print(COMMANDS[command][1](settings))
+    print(parse_arguments(argv).run())
 
 
 if __name__ == "__main__":

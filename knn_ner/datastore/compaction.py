@@ -1,50 +1,54 @@
-"""Whole stores written anew: `compact` one, `merge` several, `transform_keys` of one."""
+"""Rewriting whole datastores: `compact` one, `merge` several, or `transform_keys` of one."""
 
 import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from knn_ner.datastore.edit import Edit
 from knn_ner.datastore.key_transform import KeyTransform
-from knn_ner.datastore.locking import WAIT
-from knn_ner.datastore.manifest import MANIFEST_FILE, Manifest
+from knn_ner.datastore.locking import WAIT_SECONDS
+from knn_ner.datastore.manifest import MANIFEST_FILE, Manifest, ShardRecord
 from knn_ner.datastore.reader import Datastore
-from knn_ner.datastore.shard_copy import copy_entries, groups
+from knn_ner.datastore.shard_copy import copy_entries, group_shards
 from knn_ner.datastore.writer import DatastoreWriter
 from knn_ner.utils.errors import UserError
 
 
-def compact(path: str | Path, wait: float = WAIT) -> tuple[Manifest, Manifest]:
-    """Drop what was removed from the files, and write small shards as few large ones.
+def compact(path: str | Path, wait: float = WAIT_SECONDS) -> tuple[Manifest, Manifest]:
+    """Drop removed entries from the files, and join small shards, in one commit if there is anything to do.
 
-    The entries, their order and the sentences' ids stay. One commit; none if there is nothing to do.
+    Entries, their order and sentence ids stay.
 
-    Returns: the manifests before and after. Raises UserError as `Edit` does.
+    Arguments and errors are those of `Edit`.
+
+    Returns:
+        The manifests before and after.
     """
     path = Path(path)
     with Edit(path, wait) as edit:
         before = edit.manifest
-        planned = groups(before.shards)
-        if all(len(group) == 1 and group[0].removed is None for group in planned):
+        groups = group_shards(before.shards)
+        rewritten = [len(group) > 1 or group[0].removed is not None for group in groups]
+        if not any(rewritten):
             return before, before
-        kept = []
-        with tqdm(total=before.entries, unit="entry", unit_scale=True, desc="compact") as progress:
-            for number, group in enumerate(planned):
+        edit.shards = []
+        with _entry_progress(before.entries, "compact") as progress:
+            for number, group in enumerate(groups):
                 source = Datastore(path, replace(before, shards=group))
-                if len(group) == 1 and group[0].removed is None:
+                if not rewritten[number]:
                     progress.update(source.entries)
-                    kept += group
+                    edit.shards += group
                     continue
                 with edit.new_shard(number, source.entries) as shard:
                     copy_entries(source, shard, progress=progress)
-                kept.append(shard.record)
+                edit.shards.append(shard.record)
         dropped = [record.removed for record in before.shards if record.removed]
-        edit.shards = kept
         after = edit.commit(
             "compact",
             sum(removal.sentences for removal in dropped),
@@ -55,14 +59,16 @@ def compact(path: str | Path, wait: float = WAIT) -> tuple[Manifest, Manifest]:
 
 
 def merge(paths: Sequence[str | Path], out: str | Path) -> Manifest:
-    """Write the content of several stores of one model into a new store, in the order given.
+    """Write the content of several datastores of one tagger into a new datastore, in the order given.
 
-    The label list is that of the first, then what the others have beside it. Sentences of the first
-    keep their ids; those of each other are raised by the ids that come before. A merge that died is
-    taken up by the same merge, if its sources are as they were.
+    Labels of later datastores are appended to the label list of the first. Sentences of the first keep their ids; the
+    ids of the others are raised by the ids that come before. A merge that died is resumed by the same call.
 
-    Returns: the manifest of the new store. Raises UserError if the stores were not made with the
-    same model, layer and so on, hold keys of different types, or `out` holds a store.
+    Returns:
+        The manifest of the new datastore.
+
+    Raises:
+        UserError: if the keys differ in origin or type, a datastore is given twice, or `out` holds a datastore.
     """
     out = Path(out)
     if (out / MANIFEST_FILE).exists():
@@ -79,54 +85,34 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> Manifest:
         if source.path.resolve() in [other.path.resolve() for other in sources[:number]]:
             raise UserError(f"{source.path}: given twice; name each store once")
     labels = list(dict.fromkeys(label for source in sources for label in source.labels))
-    raised = np.cumsum([0, *(source.manifest.next_sentence for source in sources)]).tolist()
-    planned = [
-        (source, first_sentence, group)
-        for source, first_sentence in zip(sources, raised, strict=False)
-        for group in groups(source.manifest.shards)
-    ]
+    offsets = np.cumsum([0, *(source.manifest.next_sentence for source in sources)]).tolist()
+    shards: list[tuple[Datastore, list[ShardRecord], dict[str, Any]]] = []
+    for source, offset in zip(sources, offsets, strict=False):
+        ids = np.array([labels.index(label) for label in source.labels])
+        changes = {"label_ids": ids, "first_sentence": offset}
+        shards += [(source, group, changes) for group in group_shards(source.manifest.shards)]
     content = json.dumps(["merge", *(source.content_id for source in sources)])
-    with (
-        DatastoreWriter(
-            out,
-            dim=first.dim,
-            dtype=first.manifest.dtype,
-            labels=labels,
-            provenance=first.provenance,
-            fingerprint=hashlib.sha256(content.encode()).hexdigest(),
-            shards=len(planned),
-            transform=first.transform,
-        ) as writer,
-        tqdm(
-            total=sum(source.entries for source in sources),
-            unit="entry",
-            unit_scale=True,
-            desc="merge",
-        ) as progress,
-    ):
-        for number, (source, first_sentence, group) in enumerate(planned):
-            part = Datastore(source.path, replace(source.manifest, shards=group))
-            if writer.finished(number):
-                progress.update(part.entries)
-                continue
-            with writer.shard(number, part.entries) as shard:
-                copy_entries(
-                    part,
-                    shard,
-                    label_ids=np.array([labels.index(label) for label in source.labels]),
-                    first_sentence=first_sentence,
-                    progress=progress,
-                )
-        return writer.commit("merge", raised[-1])
+    with DatastoreWriter(
+        out,
+        dim=first.dim,
+        dtype=first.manifest.dtype,
+        labels=labels,
+        provenance=first.provenance,
+        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+        shards=len(shards),
+        transform=first.transform,
+    ) as writer:
+        _copy_shards(writer, shards, "merge")
+        return writer.commit("merge", offsets[-1])
 
 
 def check_mergeable(source: Datastore, first: Datastore) -> None:
-    """Raise UserError unless the keys of two stores were made in the same way, and fit each other."""
-    transforms = [store.transform.name if store.transform else "none" for store in (source, first)]
+    """Check that the keys of two datastores have the same origin; raises UserError if not."""
     if source.provenance.get("transform") != first.provenance.get("transform"):
+        names = [store.transform.name if store.transform else "none" for store in (source, first)]
         raise UserError(
-            f"{source.path}: keys went through {transforms[0]}, but those of {first.path} through "
-            f"{transforms[1]}, each fitted on its own keys; build one store of all sentences, or add "
+            f"{source.path}: keys went through {names[0]}, but those of {first.path} through "
+            f"{names[1]}, each fitted on its own keys; build one store of all sentences, or add "
             "the ones to the other"
         )
     source.check_provenance(first.provenance)
@@ -135,41 +121,52 @@ def check_mergeable(source: Datastore, first: Datastore) -> None:
 def transform_keys(
     source: Datastore, out: str | Path, transform: KeyTransform | None, dtype: str, fingerprint: str
 ) -> Manifest:
-    """Write a store with other keys: those of `source`, through a transform if there is one.
+    """Write a datastore with the entries, sentences and shards of `source`, but with transformed keys.
 
-    Entries, sentences and shards are those of `source`. What `out` holds stays good until the end; a run
-    that died is taken up by the same call.
+    The datastore that `out` holds stays readable until the end. A run that died is resumed by the same call.
 
     Args:
-        dtype, fingerprint: of the new store.
+        source: the datastore.
+        out: the folder of the new datastore.
+        transform: the transform; the keys are only converted to `dtype` if None.
+        dtype: type of the new keys.
+        fingerprint: fingerprint of the new datastore.
 
-    Returns: its manifest. Raises UserError as `DatastoreWriter` does.
+    Returns:
+        The manifest of the new datastore.
     """
-    shards = source.manifest.shards
-    with (
-        DatastoreWriter(
-            out,
-            dim=transform.width if transform else source.dim,
-            dtype=dtype,
-            labels=source.labels,
-            provenance=source.provenance,
-            fingerprint=fingerprint,
-            shards=len(shards),
-            transform=transform,
-        ) as writer,
-        tqdm(
-            total=source.entries,
-            unit="entry",
-            unit_scale=True,
-            desc=transform.name if transform else dtype,
-            delay=1,
-        ) as progress,
-    ):
-        for number, record in enumerate(shards):
-            part = Datastore(source.path, replace(source.manifest, shards=[record]))
+    changes = {"transform": transform}
+    shards = [(source, [record], changes) for record in source.manifest.shards]
+    with DatastoreWriter(
+        out,
+        dim=transform.width if transform else source.dim,
+        dtype=dtype,
+        labels=source.labels,
+        provenance=source.provenance,
+        fingerprint=fingerprint,
+        shards=len(shards),
+        transform=transform,
+    ) as writer:
+        _copy_shards(writer, shards, transform.name if transform else dtype)
+        return writer.commit("build", source.manifest.next_sentence)
+
+
+def _copy_shards(
+    writer: DatastoreWriter,
+    shards: Sequence[tuple[Datastore, list[ShardRecord], dict[str, Any]]],
+    what: str,
+) -> None:
+    """Write each shard of a build: a copy of some shards of a datastore, with changes for `copy_entries`."""
+    total = sum(record.live_entries for _, records, _ in shards for record in records)
+    with _entry_progress(total, what) as progress:
+        for number, (source, records, changes) in enumerate(shards):
+            part = Datastore(source.path, replace(source.manifest, shards=records))
             if writer.finished(number):
                 progress.update(part.entries)
                 continue
             with writer.shard(number, part.entries) as shard:
-                copy_entries(part, shard, transform=transform, progress=progress)
-        return writer.commit("build", source.manifest.next_sentence)
+                copy_entries(part, shard, **changes, progress=progress)
+
+
+def _entry_progress(total: int, what: str) -> tqdm:
+    return tqdm(total=total, unit="entry", unit_scale=True, desc=what, delay=1)

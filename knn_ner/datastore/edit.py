@@ -1,10 +1,9 @@
-"""Changing a datastore without building it anew: sentences added, removed, relabelled.
+"""Editing a datastore: sentences are added, removed and relabelled without a new build.
 
-Shards never change. What is added is a new shard; what is removed is named in a list beside its
-shard (`Removal`), which readers leave out; relabelling removes a sentence and adds it again, with
-its keys and its id. Small shards at the end are folded into one as they become many, and
-`compaction.py` writes anew what `remove` has left behind. `Edit.commit` replaces the manifest: until
-then the store is as it was, also if the process dies.
+Shards never change. Added sentences become a new shard. Removed sentences are listed in a file beside their shard
+(`Removal`), and readers leave them out. Relabelled sentences are removed and added again, with their keys and ids. An
+edit joins small shards at the end when they become many; `compaction.py` drops removed entries from the files.
+`Edit.commit` replaces the manifest: before it, the datastore is unchanged, even if the process dies.
 """
 
 from collections import Counter
@@ -16,28 +15,30 @@ from pathlib import Path
 
 import numpy as np
 
-from knn_ner.datastore.locking import (
+from knn_ner.datastore.folder import (
     REMOVAL_PREFIX,
     SHARD_PREFIX,
-    WAIT,
-    lock,
-    new_name,
-    sweep,
+    remove_unnamed,
     unfinished_build,
+    unique_id,
 )
-from knn_ner.datastore.manifest import Manifest, Removal, ShardRecord, checksum, committed, sync
+from knn_ner.datastore.locking import WAIT_SECONDS, FolderLock
+from knn_ner.datastore.manifest import Manifest, Removal, ShardRecord, append_commit
 from knn_ner.datastore.reader import Datastore
 from knn_ner.datastore.shard_copy import copy_entries, small_tail
 from knn_ner.datastore.shard_writer import ShardWriter
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import fsync_path
 
 
 @dataclass(frozen=True)
 class NewLabels:
-    """What a stored sentence is to be labelled with.
+    """New labels of a stored sentence.
 
-    tags: of its words. label_ids, positions: (m,) int, of its entries, in their order; positions as
-    in `Datastore`.
+    Attributes:
+        tags: the tags of its words.
+        label_ids: (m,) int, the labels of its entries, in their order.
+        positions: (m,) int, the positions of its entries, as in `Datastore`.
     """
 
     tags: Sequence[str]
@@ -46,38 +47,37 @@ class NewLabels:
 
 
 class Edit:
-    """One change of the datastore in folder `path`: a context manager, which holds the folder's lock.
+    """A change of a datastore: a context manager that holds the lock of the folder.
 
-    Readers see nothing of it until `commit`; without that, nothing of it stays.
+    Readers see the change after `commit`. Without a commit, the end of the context discards it.
 
     Args:
-        path: the folder.
-        wait: seconds to wait for another process that is writing to the store.
+        path: the folder of the datastore.
+        wait: seconds to wait for another process that is writing to the datastore.
 
     Attributes:
-        manifest: the store when the lock was taken.
-        store: the same, opened (when it is first asked for).
+        manifest: the manifest when the edit began.
         labels: the label list, which `add_labels` extends.
-        next_sentence: the id that the next new sentence gets; whoever adds one raises it.
-        shards: what the store will consist of, in this order.
+        next_sentence: id of the next new sentence; the caller raises it for each added sentence.
+        shards: the shards of the changed datastore, in order.
 
-    Raises UserError if there is no datastore, it cannot be written, or another process has not
-    finished in time.
+    Raises:
+        UserError: if there is no datastore, it cannot be written, or the other process does not finish in time.
     """
 
-    def __init__(self, path: str | Path, wait: float = WAIT):
+    def __init__(self, path: str | Path, wait: float = WAIT_SECONDS):
         self.path = Path(path)
-        # Before a lock is made in a folder that holds no store.
+        # Read first, so that no lock file is made in a folder without a datastore.
         Manifest.read(self.path)
-        self._lock = lock(self.path, wait)
+        self._lock = FolderLock(self.path, wait)
         try:
-            # What another process has committed meanwhile is kept.
+            # Read again, because another process may have committed meanwhile.
             self.manifest = Manifest.read(self.path)
             self._build = unfinished_build(self.path).get("build")
         except BaseException:
             self._lock.close()
             raise
-        self._name = new_name()
+        self._id = unique_id()
         self.labels = list(self.manifest.labels)
         self.next_sentence = self.manifest.next_sentence
         self.shards = list(self.manifest.shards)
@@ -86,158 +86,150 @@ class Edit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            self.clean(some=True)
-        finally:
-            self._lock.close()
+        with self._lock:
+            self.clean(partly=True)
 
     @cached_property
     def store(self) -> Datastore:
+        """The datastore when the edit began."""
         return Datastore(self.path, self.manifest)
 
-    def add_labels(self, labels: Iterable[str]) -> list[str]:
-        """Append the labels that the list lacks; those there keep their ids. Returns the new ones."""
-        new = [label for label in dict.fromkeys(labels) if label not in self.labels]
-        self.labels += new
-        return new
+    def add_labels(self, labels: Iterable[str]) -> None:
+        """Append labels to the label list if they are new; known labels keep their ids."""
+        self.labels += [label for label in dict.fromkeys(labels) if label not in self.labels]
 
     @contextmanager
     def shard(self, number: int, entries: int) -> Iterator[ShardWriter]:
-        """Write `entries` entries, which come after all others.
+        """Append entries as a new shard, joined with the last shards if these are small and many.
 
-        They are a shard of their own, or one with the last shards if these are small and many.
-
-        number: any that was not given before in this edit.
+        Args:
+            number: a number that no other shard of this edit has.
+            entries: number of entries.
         """
-        now = replace(self.manifest, shards=self.shards)
-        tail = small_tail(now, entries)
-        small = Datastore(self.path, replace(now, shards=self.shards[len(self.shards) - tail :]))
-        with self.new_shard(number, small.entries + entries) as shard:
-            copy_entries(small, shard)
-            shard.first_row = small.entries
+        changed = replace(
+            self.manifest, shards=self.shards, labels=self.labels, next_sentence=self.next_sentence
+        )
+        first = len(self.shards) - small_tail(changed, entries)
+        tail = Datastore(self.path, replace(changed, shards=self.shards[first:]))
+        with self.new_shard(number, tail.entries + entries) as shard:
+            copy_entries(tail, shard)
+            shard.first_row = tail.entries
             yield shard
-        self.shards[len(self.shards) - tail :] = [shard.record]
+        self.shards[first:] = [shard.record]
 
     def new_shard(self, number: int, entries: int) -> ShardWriter:
-        """A shard that is in none of `shards` yet; its context finishes it."""
-        folder = self.path / f"{SHARD_PREFIX}{number:05d}-{self._name}"
+        """Return the writer of a new shard; the caller adds its record to `shards`."""
+        folder = self.path / f"{SHARD_PREFIX}{number:05d}-{self._id}"
         return ShardWriter(folder, entries, self.manifest.dim, self.manifest.dtype, self.labels)
 
     def sentence(self, sentence_id: int) -> dict:
-        """A sentence as it was when the edit began. Raises UserError for an unknown id."""
+        """Return a sentence as it was when the edit began; raises UserError for an unknown id."""
         try:
             return self.store.sentence(sentence_id)
         except KeyError:
             raise self._unknown(sentence_id) from None
 
     def remove(self, ids: Iterable[int]) -> tuple[int, int]:
-        """Remove sentences that were stored when the edit began; call it first, and once.
+        """Remove sentences that were stored when the edit began; the first change of an edit.
 
-        Returns: the number of sentences and of entries. Raises UserError for an unknown id, and for a
-        pruned store.
+        Returns:
+            The numbers of removed sentences and entries.
+
+        Raises:
+            UserError: for an unknown id, or if the datastore is pruned.
         """
         if self.manifest.pruned:
             raise UserError(
                 f"{self.path}: is pruned, so that its entries stand for other sentences' too; change the "
                 "datastore that it was made from, and prune that again"
             )
-        ids = np.unique(np.fromiter(ids, np.int64))
-        unknown = ids[~np.isin(ids, self.store.stored_sentences)]
+        removed = np.unique(np.fromiter(ids, np.int64))
+        unknown = removed[~np.isin(removed, self.store.stored_sentences)]
         if len(unknown):
             raise self._unknown(unknown[0])
-        gone = np.isin(self.store.sentence_ids, ids)
+        gone = np.isin(self.store.sentence_ids, removed)
         shards: list[ShardRecord] = []
         for number, record in enumerate(self.manifest.shards):
             entries, stored = self.store.of_shard(number)
-            here = np.intersect1d(stored, ids)
-            if len(here):
+            own = np.intersect1d(stored, removed)
+            if len(own):
                 label_ids = self.store.label_ids[entries][gone[entries]]
-                record = self._without(number, record, here, label_ids)
+                record = self._with_removal(number, record, own, label_ids)
             if record.live_sentences:
                 shards.append(record)
         self.shards = shards
-        return len(ids), int(gone.sum())
+        return len(removed), int(gone.sum())
 
     def relabel(self, changes: Mapping[int, NewLabels]) -> int:
-        """Give sentences other labels; their keys and ids stay. Nothing else goes with it in an edit.
+        """Give stored sentences new labels, and keep their keys and ids; the only change of an edit.
 
-        changes: by sentence id; label ids index `labels`.
+        Args:
+            changes: new labels by sentence id; label ids index `labels`.
 
-        Returns: the number of entries. Raises UserError for an unknown id, and for a sentence whose
-        entries do not have these positions.
+        Returns:
+            The number of relabelled entries.
+
+        Raises:
+            UserError: for an unknown id, or if the entries of a sentence have other positions.
         """
         _, entries = self.remove(changes)
+        wanted = sorted(changes)
+        ids = self.store.sentence_ids
+        rows = np.flatnonzero(np.isin(ids, wanted))
+        rows = rows[np.argsort(ids[rows], kind="stable")]
+        borders = np.searchsorted(ids[rows], wanted[1:])
         with self.shard(0, entries) as shard:
             start = 0
-            for sentence_id, own in self._entries_of(changes):
-                change = changes[sentence_id]
-                positions = self.store.positions[own]
+            for sentence_id, own in zip(wanted, np.split(rows, borders), strict=True):
+                change, positions = changes[sentence_id], self.store.positions[own]
                 if not np.array_equal(positions, change.positions):
                     raise UserError(
                         f"{self.path}: sentence {sentence_id} is stored in {len(own)} word pieces, "
                         f"which are not the {len(change.positions)} that it has now; remove it and "
                         "add it again"
                     )
-                ids = np.full(len(own), sentence_id)
-                shard.write(start, self.store.gather(own), change.label_ids, ids, positions)
+                shard.write(start, self.store.gather(own), change.label_ids, ids[own], positions)
                 words = self.store.sentence(sentence_id)["words"]
                 shard.add_sentence(sentence_id, words, change.tags)
                 start += len(own)
         return entries
 
     def commit(self, action: str, sentences: int, entries: int) -> Manifest:
-        """Make the change the content of the store, in one step; call it last.
-
-        What is not needed any more goes when the context ends; readers that have it open keep it.
+        """Make the change the content of the datastore in one step; the last call of an edit.
 
         Args:
-            action: what the history calls it.
-            sentences, entries: to how many it was done.
+            action: the action in the history.
+            sentences: number of affected sentences.
+            entries: number of affected entries.
         """
         manifest = replace(
             self.manifest,
             labels=self.labels,
             shards=self.shards,
             next_sentence=self.next_sentence,
-            history=committed(self.manifest.history, action, sentences, entries),
+            history=append_commit(self.manifest.history, action, sentences, entries),
         )
         manifest.write(self.path)
         return manifest
 
-    def clean(self, some: bool = False) -> None:
-        """Remove what the store does not need; `some`: a part of it, the rest being left to later edits."""
-        sweep(self.path, self._build, some=some)
+    def clean(self, partly: bool = False) -> None:
+        """Remove files that the datastore does not need, or only a part of them."""
+        remove_unnamed(self.path, self._build, partly=partly)
 
-    def _entries_of(self, ids: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """The entries of each of these sentences, by id."""
-        ids = np.sort(np.fromiter(ids, np.int64))
-        rows = np.flatnonzero(np.isin(self.store.sentence_ids, ids))
-        rows = rows[np.argsort(self.store.sentence_ids[rows], kind="stable")]
-        borders = np.searchsorted(self.store.sentence_ids[rows], ids[1:])
-        yield from zip(ids.tolist(), np.split(rows, borders), strict=True)
-
-    def _without(
+    def _with_removal(
         self, number: int, record: ShardRecord, ids: np.ndarray, label_ids: np.ndarray
     ) -> ShardRecord:
-        """The record of a shard without the sentences `ids`, whose entries have these labels."""
-        before = record.removed
+        """Return the record of a shard after the removal of sentences, whose entries have these labels."""
+        labels = Counter(self.labels[label] for label in label_ids.tolist())
+        entries, before = len(label_ids), record.removed
         if before:
             ids = np.union1d(ids, np.load(self.path / before.file))
-        labels = Counter(self.labels[label] for label in label_ids.tolist())
-        file = self.path / f"{REMOVAL_PREFIX}{number:05d}-{self._name}.npy"
+            labels, entries = labels + Counter(before.labels), entries + before.entries
+        file = self.path / f"{REMOVAL_PREFIX}{number:05d}-{self._id}.npy"
         np.save(file, ids.astype(np.int32))
-        sync(file)
-        return replace(
-            record,
-            removed=Removal(
-                file=file.name,
-                bytes=file.stat().st_size,
-                sha256=checksum(file),
-                entries=len(label_ids) + (before.entries if before else 0),
-                sentences=len(ids),
-                labels=dict(labels + Counter(before.labels if before else {})),
-            ),
-        )
+        fsync_path(file)
+        removed = Removal.of(file, entries=entries, sentences=len(ids), labels=dict(labels))
+        return replace(record, removed=removed)
 
     def _unknown(self, sentence_id: int) -> UserError:
         return UserError(
@@ -246,15 +238,31 @@ class Edit:
         )
 
 
-def remove_sentences(path: str | Path, ids: Iterable[int], wait: float = WAIT) -> int:
-    """Remove sentences from a datastore by id, in one commit; returns the number of entries removed.
+def remove_sentences(
+    path: str | Path, ids: Iterable[int], wait: float = WAIT_SECONDS, *, allow_all: bool = False
+) -> int:
+    """Remove sentences from a datastore in one commit.
 
-    Raises UserError for an unknown id, and as `Edit` does; then nothing is removed.
+    Args:
+        path: the folder of the datastore.
+        ids: the ids of the sentences.
+        wait: seconds to wait for another process that is writing to the datastore.
+        allow_all: whether the last sentences may be removed, so that the datastore is empty.
+
+    Returns:
+        The number of removed entries.
+
+    Raises:
+        UserError: as `Edit`, for an unknown id, and if no sentence would be left; then nothing is removed.
     """
     ids = set(ids)
     if not ids:
         return 0
     with Edit(path, wait) as edit:
         sentences, entries = edit.remove(ids)
+        if sentences == edit.manifest.sentences and not allow_all:
+            raise UserError(
+                f"{path}: all {sentences} sentences would be removed; give --all if that is meant"
+            )
         edit.commit("remove", sentences, entries)
     return entries

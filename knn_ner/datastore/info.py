@@ -1,7 +1,6 @@
-"""What a datastore holds, and whether it is whole: what `knn_ner.datastore` tells."""
+"""Description and verification of a datastore, for `knn_ner.datastore info` and `verify`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,35 @@ from knn_ner.utils.text import counted
 
 
 def verify(path: str | Path) -> str:
-    """Read all files of a datastore against their checksums; returns what to print.
+    """Compare the manifest of a datastore and all files that it names with their checksums.
 
-    Raises `UserError` with the first file that is not as it was written.
+    Returns:
+        A line for the user.
+
+    Raises:
+        UserError: for the first file that is missing or damaged.
     """
     while True:
         store = Datastore.open(path)
+        size, files = store.manifest.bytes, len(store.manifest.files())
         try:
-            with tqdm(
-                total=store.manifest.bytes, unit="B", unit_scale=True, desc="verify"
-            ) as progress:
+            with tqdm(total=size, unit="B", unit_scale=True, desc="verify") as progress:
                 store.verify(progress)
         except (UserError, FileNotFoundError):
             if Manifest.read(Path(path)) == store.manifest:
                 raise
-            # Another process committed meanwhile, and removed what the store no longer needs.
+            # Another process has committed meanwhile and removed files that the old manifest names.
             continue
-        files = len(store.manifest.files())
-        return f"{path}: all {files} files ({store.manifest.bytes / 1e6:.1f} MB) are as written"
+        return f"{path}: all {files} files ({size / 1e6:.1f} MB) are as written"
 
 
 def describe(path: str | Path, indexes: Sequence[Any]) -> dict[str, Any]:
-    """What `info` tells of a datastore and of its indexes (`search.index_records.IndexRecord`)."""
+    """Return the content of `info --json`.
+
+    Args:
+        path: the folder of the datastore.
+        indexes: the records of its indexes (`search.faiss_index.IndexRecord`).
+    """
     manifest = Manifest.read(Path(path))
     return {
         "path": str(path),
@@ -50,55 +56,48 @@ def describe(path: str | Path, indexes: Sequence[Any]) -> dict[str, Any]:
         "made_with": manifest.provenance,
         "content_id": manifest.content_id,
         "labels": manifest.label_counts,
-        "history": [asdict(commit) for commit in manifest.history],
-        "indexes": _indexes(indexes, manifest),
+        "history": [vars(commit) for commit in manifest.history],
+        "indexes": [
+            {name: value for name, value in vars(record).items() if name != "shards"}
+            | {"up_to_date": record.content_id == manifest.content_id}
+            for record in indexes
+        ],
     }
 
 
-def _indexes(records: Sequence[Any], manifest: Manifest) -> list[dict[str, Any]]:
-    """The records of indexes, each with whether it is up to date, without its shards."""
-    told = []
-    for record in records:
-        about = asdict(record) | {"up_to_date": record.content_id == manifest.content_id}
-        del about["shards"]
-        told.append(about)
-    return told
-
-
-def show(told: dict) -> str:
-    """What `describe` tells, as the terminal shows it."""
+def to_text(description: dict[str, Any]) -> str:
+    """Return the result of `describe` as text for the terminal."""
+    entries, labels = description["entries"], description["labels"]
+    width = max(map(len, labels), default=0) + 2
     lines = [
-        f"{told['path']}: {counted(told['entries'], 'entry')} of "
-        f"{counted(told['sentences'], 'sentence')}, {told['dim']} x {told['dtype']}, "
-        f"{told['bytes'] / 1e6:.1f} MB in {counted(told['shards'], 'shard')}"
+        f"{description['path']}: {counted(entries, 'entry')} of "
+        f"{counted(description['sentences'], 'sentence')}, {description['dim']} x "
+        f"{description['dtype']}, {description['bytes'] / 1e6:.1f} MB in "
+        f"{counted(description['shards'], 'shard')}"
     ]
-    if told["removed_entries"]:
-        removed = counted(told["removed_entries"], "removed entry")
+    if description["removed_entries"]:
+        removed = counted(description["removed_entries"], "removed entry")
         lines.append(f"{removed} still on disk, until compact")
     lines += ["", "made with"]
-    lines += [f"  {name:<14}{value}" for name, value in told["made_with"].items()]
+    lines += [f"  {name:<14}{value}" for name, value in description["made_with"].items()]
     lines += ["", "labels"]
-    width = max(map(len, told["labels"]), default=0) + 2
     lines += [
-        f"  {label:<{width}}{count:>9}{100 * count / max(1, told['entries']):>8.2f}%"
-        for label, count in told["labels"].items()
+        f"  {label:<{width}}{count:>9}{100 * count / max(1, entries):>8.2f}%"
+        for label, count in labels.items()
     ]
     lines += ["", "history"]
     lines += [
         f"  {commit['number']:>4}  {commit['time']}  {commit['action']:<8}"
         f"{commit['sentences']:>8} sentences{commit['entries']:>10} entries"
-        for commit in told["history"]
+        for commit in description["history"]
     ]
-    if told["indexes"]:
+    if description["indexes"]:
         lines += ["", "indexes"]
-    lines += [
-        f"  {index['index']}, {index['similarity']}: {counted(index['entries'], 'entry')}, "
-        f"{index['bytes'] / 1e6:.1f} MB, {index['seconds']:.1f} s on {index['time']}"
-        + (
-            ""
-            if index["up_to_date"]
-            else "; the datastore was changed since: run knn_ner.build_index"
+    for index in description["indexes"]:
+        outdated = "; the datastore was changed since: run knn_ner.build_index"
+        lines.append(
+            f"  {index['index']}, {index['similarity']}: {counted(index['entries'], 'entry')}, "
+            f"{index['bytes'] / 1e6:.1f} MB, {index['seconds']:.1f} s on {index['time']}"
+            + ("" if index["up_to_date"] else outdated)
         )
-        for index in told["indexes"]
-    ]
     return "\n".join(lines)

@@ -1,146 +1,106 @@
-"""The folder of a datastore: its lock, and what no manifest names in it."""
+"""The lock of a datastore's folder: exclusive for one process, or shared by the processes of one build."""
 
 import fcntl
-import json
-import shutil
-import time
-import uuid
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
 
-from knn_ner.datastore.manifest import MANIFEST_FILE, Manifest
-from knn_ner.datastore.shard_writer import UNFINISHED_PREFIX
 from knn_ner.utils.errors import UserError
 
-JOURNAL_FILE = "building.json"
 LOCK_FILE = "building.lock"
-SHARD_PREFIX = "shard-"
-REMOVAL_PREFIX = "removed-"
-TRANSFORM_PREFIX = "transform-"
-# All that may be junk; with what `replace_json` leaves if it dies.
-PREFIXES = (
-    SHARD_PREFIX,
-    REMOVAL_PREFIX,
-    TRANSFORM_PREFIX,
-    UNFINISHED_PREFIX,
-    f".{MANIFEST_FILE}.",
-    f".{JOURNAL_FILE}.",
-)
 
-# Seconds that a change waits for another one to finish, and between two looks: short, as a process that
-# makes one change after another frees the lock for moments.
-WAIT = 60.0
-LOOK_EVERY = 0.002
+# How long a change waits for another change of the same datastore.
+WAIT_SECONDS = 60.0
+# Short, because a process that makes one change after another frees the lock only for moments.
+POLL_SECONDS = 0.002
+
+FOLDER_ADVICE = "; give a folder that can"
 
 
-def lock(path: Path, wait: float = 0.0, *, shared: bool = False) -> IO:
-    """Make the folder and take its lock, which the system frees if the process dies.
+def lock_file(
+    file: Path,
+    busy: str,
+    advice: str = FOLDER_ADVICE,
+    wait: float = 0.0,
+    on_acquired: Callable[[int], None] | None = None,
+) -> AbstractContextManager[object]:
+    """Take the exclusive lock of a file; the system frees it when the process dies.
+
+    The file is made if it is missing. A symbolic link is refused, and the content of the file never changes.
 
     Args:
-        path: the folder.
-        wait: seconds to wait for another process that has the lock.
-        shared: have the lock together with others that have it shared.
+        file: the lock file.
+        busy: error message if another process holds the lock.
+        advice: end of the error message if the lock file cannot be opened.
+        wait: seconds to wait for another process.
+        on_acquired: called with the file descriptor.
 
-    Returns: a stream; closing it frees the lock. Raises UserError if the folder cannot be written,
-    or the other process has not finished in time.
+    Returns:
+        A context manager whose end frees the lock.
+
+    Raises:
+        UserError: if another process holds the lock, or the lock file cannot be opened.
     """
+    # Imported here because commands that take no lock start faster without it.
+    from filelock import FileLock
+
+    # Without flock, filelock would fall back to a lock that outlives its process.
+    lock = FileLock(file, thread_local=False, fallback_to_soft=False, on_acquired=on_acquired)
+    with _lock_errors(file, busy, advice):
+        return lock.acquire(wait, POLL_SECONDS)
+
+
+class FolderLock(ExitStack):
+    """The lock of a datastore's folder; `close` or the end of its context frees it.
+
+    filelock has no shared lock that works on network file systems and that the system frees when a process dies.
+    Shared locks therefore use flock on the same lock file. If another process gets the lock while `share` converts
+    it, the build ends with an error before other processes join it.
+
+    Args:
+        path: the folder, which is made if it is missing.
+        wait: seconds to wait for the process that holds an exclusive lock.
+        shared: whether to take a shared lock.
+
+    Raises:
+        UserError: if the folder cannot be written, or another process holds the lock.
+    """
+
+    def __init__(self, path: Path, wait: float = 0.0, *, shared: bool = False):
+        super().__init__()
+        waited = f"has been writing for {wait:g} s" if wait else "is writing"
+        self._file, self._busy = path / LOCK_FILE, f"another process {waited} to this datastore"
+        with _lock_errors(self._file, self._busy):
+            path.mkdir(parents=True, exist_ok=True)
+            if shared:
+                # Opened for writing because network file systems require that for a lock.
+                descriptor = os.open(
+                    path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666
+                )
+                self._descriptor = self.enter_context(os.fdopen(descriptor)).fileno()
+                return self.share()
+        descriptors: list[int] = []
+        self.enter_context(
+            lock_file(self._file, self._busy, wait=wait, on_acquired=descriptors.append)
+        )
+        (self._descriptor,) = descriptors
+
+    def share(self) -> None:
+        """Convert an exclusive lock to a shared one."""
+        with _lock_errors(self._file, self._busy):
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+@contextmanager
+def _lock_errors(file: Path, busy: str, advice: str = FOLDER_ADVICE) -> Iterator[None]:
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        # For reading too: on a network file system only such a file is locked for several.
-        stream = (path / LOCK_FILE).open("w+")
+        yield
+    except (BlockingIOError, TimeoutError):
+        raise UserError(f"{file.parent}: {busy}; wait until it has finished") from None
     except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{path}: not a folder; give a folder for the datastore") from None
+        raise UserError(f"{file.parent}: not a folder; give a folder for the datastore") from None
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); give a folder that can"
-        ) from None
-    _take(stream, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, wait)
-    return stream
-
-
-def share(stream: IO, path: Path) -> None:
-    """Have a lock that `lock` gave together with others. Raises UserError if it was lost just then."""
-    _take(stream, path, fcntl.LOCK_SH, 0.0)
-
-
-def _take(stream: IO, path: Path, kind: int, wait: float) -> None:
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            fcntl.flock(stream, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(LOOK_EVERY)
-                continue
-            stream.close()
-            writing = f"has been writing for {wait:g} s" if wait else "is writing"
-            raise UserError(
-                f"{path}: another process {writing} to this datastore; wait until it has finished"
-            ) from None
-        return
-
-
-def new_name() -> str:
-    """Eight letters that name a build or an edit, and with it its files.
-
-    Names are never used twice, so that no commit can touch what a reader has open.
-    """
-    return uuid.uuid4().hex[:8]
-
-
-def journal(path: Path) -> dict:
-    """What building.json says; empty if there is none."""
-    try:
-        return json.loads((path / JOURNAL_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-
-
-def unfinished_build(path: Path) -> dict:
-    """What building.json says of an unfinished build; empty if there is none. Under the lock."""
-    build = journal(path)
-    if build and any(name.endswith(build["build"]) for name in named(path)):
-        # It outlived its own commit.
-        (path / JOURNAL_FILE).unlink()
-        return {}
-    return build
-
-
-def named(path: Path) -> set[str]:
-    """The shards, the removals and the transform that the manifest names."""
-    try:
-        manifest = Manifest.read(path)
-    except UserError:
-        # A manifest that cannot be read here may be good elsewhere: all that it may name stays.
-        unreadable = (path / MANIFEST_FILE).exists()
-        return {item.name for item in path.iterdir()} if unreadable else set()
-    others = {shard.removed.file for shard in manifest.shards if shard.removed}
-    if manifest.transform:
-        others.add(manifest.transform.file)
-    return others | {shard.folder for shard in manifest.shards}
-
-
-def sweep(path: Path, build: str | None, *, some: bool = False) -> int:
-    """Remove what neither the manifest nor the build of that name needs. Under the lock.
-
-    some: remove only some of it now, and more the more there is: a change of a few entries leaves a few
-        files behind, and some file systems take milliseconds to remove one.
-
-    Returns: the number of finished shards among what is removed.
-    """
-    needed = named(path)
-    junk = [
-        item
-        for item in path.iterdir()
-        if item.name.startswith(PREFIXES)
-        and item.name not in needed
-        and not (build and item.name.startswith(SHARD_PREFIX) and item.name.endswith(build))
-    ]
-    if some:
-        junk = junk[: 1 + len(junk) // 16]
-    for item in junk:
-        if item.is_dir():
-            shutil.rmtree(item)
-        else:
-            item.unlink()
-    return sum(item.name.startswith(SHARD_PREFIX) for item in junk)
+        if file.is_symlink():
+            raise UserError(f"{file}: is a symbolic link, expected a file; remove it") from None
+        raise UserError(f"{file.parent}: cannot be written ({error.strerror}){advice}") from None

@@ -1,94 +1,122 @@
-"""The manifest of a datastore: what is in it, and the only thing that makes a shard part of it.
+"""The manifest of a datastore: the only file that makes a shard part of the datastore.
 
-It is replaced in one step (`Manifest.write`), so that a reader sees the store before a change or
-after it.
+A commit replaces the manifest in one step, so a reader sees the datastore before or after a change.
 """
 
 import hashlib
 import json
-import os
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Self
 
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import file_sha256, write_text
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = "knn-ner datastore"
-# Of a store whose keys are as the encoder gave them, one for each token; and of others, which a reader
-# that knows nothing of transforms and weights must not take for such.
 FORMAT_VERSION = 1
+# The version of datastores with a key transform or weights: programs that do not know these must not read them.
 EXTENDED_VERSION = 2
 KEY_DTYPES = ("float16", "float32")
+# The last field of a manifest: the checksum of the text before it.
+CHECKSUM_FIELD = ',\n  "sha256": "'
 
-# The arrays of a shard, one row for each entry, and their types on disk (None: the store's own).
+# The arrays of a shard, with one row for each entry, and their types (keys: the type of the datastore).
+KEYS_FILE = "keys.npy"
 ENTRY_ARRAYS = {
-    "keys.npy": None,
+    KEYS_FILE: "",
     "labels.npy": "int16",
     "sentence_ids.npy": "int32",
     "positions.npy": "int32",
     "norms.npy": "float32",
 }
-# How many entries each stands for, in shards of pruned stores alone.
+# How many entries each entry stands for; only shards of pruned datastores have it.
 WEIGHTS_FILE = "weights.npy"
 WEIGHTS_DTYPE = "float32"
 SENTENCES_FILE = "sentences.jsonl"
-# One row for each sentence, by id: id, first byte of its line in SENTENCES_FILE, number of bytes.
+# (sentences, 3) int64, ordered by id: id, first byte of the sentence's line in SENTENCES_FILE, number of bytes.
 SENTENCE_INDEX_FILE = "sentence_index.npy"
 SHARD_FILES = (*ENTRY_ARRAYS, SENTENCES_FILE, SENTENCE_INDEX_FILE)
+SHARD_FILE_SET = set(SHARD_FILES)
 
-# Commits that the manifest tells of: the first, and the latest. A manifest that grew with each
-# commit would slow each down.
-HISTORY = 200
-# Commits of these kinds change what is stored; building and compacting do not.
-EDITS = ("add", "remove", "relabel", "merge", "prune")
+# Commits in the manifest's history: the first and the latest ones. A longer history would slow each commit down.
+HISTORY_LENGTH = 200
+# Actions that change the content; building and compacting do not.
+EDIT_ACTIONS = ("add", "remove", "relabel", "merge", "prune")
 
 
 @dataclass(frozen=True)
-class Removal:
-    """Sentences of a shard that no longer count, with their entries."""
+class FileRecord:
+    """A file: its name in the datastore's folder, its size and its checksum."""
 
     file: str
-    """In the store's folder: (sentences,) int32, their ids, ascending."""
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, file: Path, **content: Any) -> Self:
+        """Describe a file on disk."""
+        return cls(file.name, file.stat().st_size, file_sha256(file), **content)
+
+    def listed(self) -> tuple[str, int, str]:
+        return self.file, self.bytes, self.sha256
+
+
+@dataclass(frozen=True)
+class Removal(FileRecord):
+    """Sentences that were removed from a shard. The file holds their ids: (sentences,) int32, ascending.
+
+    Attributes:
+        entries: number of removed entries.
+        sentences: number of removed sentences.
+        labels: number of removed entries by label.
+    """
+
     entries: int
     sentences: int
     labels: dict[str, int]
 
 
 @dataclass(frozen=True)
-class TransformRecord:
-    """The map that hidden states went through to become keys (`transforms.KeyTransform`)."""
-
-    file: str
-    """In the store's folder."""
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class ShardRecord:
-    """What the manifest says of a shard, whose folder never changes once it has this record."""
+    """Description of a shard, whose folder never changes.
+
+    Attributes:
+        folder: name in the datastore's folder.
+        entries: number of entries, removed ones included.
+        sentences: number of sentences, removed ones included.
+        labels: number of entries by label, for labels that occur.
+        files: file name -> {"bytes": size, "sha256": checksum}.
+        removed: the removed sentences, if any.
+    """
 
     folder: str
     entries: int
     sentences: int
     labels: dict[str, int]
-    """Number of entries with each label; labels that do not occur are left out."""
-    files: dict[str, dict[str, int | str]]
-    """File name -> {"bytes": size, "sha256": checksum in hexadecimal}."""
+    files: dict[str, dict[str, Any]]
     removed: Removal | None = None
-    """What of this no longer counts: entries, sentences and labels are those of the files."""
 
     @classmethod
     def from_json(cls, content: dict) -> "ShardRecord":
-        """The record that `asdict` gave. Raises KeyError or TypeError if it is not one."""
+        """Make a record from JSON; raises KeyError or TypeError if a field is missing or unknown."""
         removed = content.get("removed")
+        if not content["files"].keys() >= SHARD_FILE_SET:
+            raise KeyError("files")
         return cls(**content | {"removed": removed and Removal(**removed)})
+
+    def files_on_disk(self) -> list[tuple[str, int, str]]:
+        """Return name in the datastore's folder, size and SHA-256 of the shard's files and of its removal list."""
+        own = [
+            (f"{self.folder}/{name}", file["bytes"], file["sha256"])
+            for name, file in self.files.items()
+        ]
+        return own + ([self.removed.listed()] if self.removed else [])
 
     @property
     def live_entries(self) -> int:
@@ -98,38 +126,43 @@ class ShardRecord:
     def live_sentences(self) -> int:
         return self.sentences - (self.removed.sentences if self.removed else 0)
 
-    @property
-    def live_labels(self) -> Counter[str]:
-        return Counter(self.labels) - Counter(self.removed.labels if self.removed else {})
-
 
 @dataclass(frozen=True)
 class Commit:
-    """One line of a store's history: what a commit did, to how many sentences and entries."""
+    """An item of the history; `sentences` and `entries` are the numbers of affected ones, `time` is UTC."""
 
     number: int
     time: str
-    """UTC, ISO 8601."""
     action: str
-    """build, add, remove, relabel, merge, prune or compact."""
     sentences: int
     entries: int
 
 
 @dataclass(frozen=True)
 class Manifest:
+    """The content of a manifest.
+
+    Attributes:
+        dim: dimensions of a key.
+        dtype: type of the keys, `float16` or `float32`.
+        labels: the label list, which label ids index.
+        provenance: origin of the keys: tagger, tokeniser, layer and so on.
+        fingerprint: equal only for builds that write the same shards.
+        shards: the shards in the order of their entries.
+        next_sentence: id of the next new sentence; no id is used twice.
+        history: the commits.
+        transform: file of the key transform, if any.
+    """
+
     dim: int
     dtype: str
     labels: list[str]
     provenance: dict
-    """What the keys were made with (model, tokeniser, layer, ...), for readers to compare."""
     fingerprint: str
-    """Names the build, its data included: a builder sees by it that there is nothing to do."""
     shards: list[ShardRecord]
     next_sentence: int
-    """The id of the next new sentence: ids are never used twice."""
     history: list[Commit]
-    transform: TransformRecord | None = None
+    transform: FileRecord | None = None
 
     @property
     def entries(self) -> int:
@@ -141,102 +174,109 @@ class Manifest:
 
     @property
     def pruned(self) -> bool:
-        """Whether entries stand for others too."""
+        """Whether entries stand for other entries too."""
         return any(WEIGHTS_FILE in shard.files for shard in self.shards)
 
     @property
     def edits(self) -> list[Commit]:
-        """What became of the store since it was built, as far as the history goes back."""
-        return [commit for commit in self.history if commit.action in EDITS]
+        """The commits of the history that changed the content since the build."""
+        return [commit for commit in self.history if commit.action in EDIT_ACTIONS]
 
     @property
     def bytes(self) -> int:
-        """The size of all files that the manifest names."""
+        """Total size of all files in the manifest."""
         return sum(size for _, size, _ in self.files())
 
     def files(self) -> list[tuple[str, int, str]]:
-        """All files: (name in the store's folder, size in bytes, SHA-256)."""
-        listed = []
-        if self.transform:
-            listed.append((self.transform.file, self.transform.bytes, self.transform.sha256))
-        for shard in self.shards:
-            listed += [
-                (f"{shard.folder}/{name}", file["bytes"], file["sha256"])
-                for name, file in shard.files.items()
-            ]
-            if shard.removed:
-                listed.append((shard.removed.file, shard.removed.bytes, shard.removed.sha256))
-        return listed
+        """Return name in the datastore's folder, size and SHA-256 of each file in the manifest."""
+        own = [self.transform.listed()] if self.transform else []
+        return own + [file for shard in self.shards for file in shard.files_on_disk()]
 
     @property
     def label_counts(self) -> dict[str, int]:
-        """Number of entries with each label of the label list, in its order."""
-        counts = Counter()
+        """Number of entries for each label of the label list."""
+        counts: Counter[str] = Counter()
         for shard in self.shards:
-            counts.update(shard.live_labels)
+            counts.update(shard.labels)
+            counts.subtract(shard.removed.labels if shard.removed else {})
         return {label: counts[label] for label in self.labels}
 
     @cached_property
     def content_id(self) -> str:
-        """Hash of all that is stored, not of folder names; ties an index to its store."""
+        """Hash of the whole content, independent of folder names; an index records it."""
         shards = [
             shard.files | ({"removed": shard.removed.sha256} if shard.removed else {})
             for shard in self.shards
         ]
         content = [self.dim, self.dtype, self.labels, shards]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return _sha256(json.dumps(content, sort_keys=True))
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
         """Read the manifest of the datastore in folder `path`.
 
-        Raises UserError if there is none, or it is not one that this version can read.
+        Raises:
+            UserError: if there is no manifest, or this version cannot read it.
         """
         file = path / MANIFEST_FILE
+
+        def error(found: str) -> UserError:
+            return UserError(f"{file}: {found}; build the datastore again")
+
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            content = json.loads(text)
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{file}: not found, so {path} holds no finished datastore; "
                 "build it, or finish building it, with python -m knn_ner.build_datastore"
             ) from None
-        except ValueError as error:
-            raise UserError(
-                f"{file}: not valid JSON ({error}); build the datastore again"
-            ) from None
+        except ValueError as reason:
+            raise error(f"not valid JSON ({reason})") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise UserError(f"{file}: not the manifest of a datastore (no format {FORMAT!r})")
         if content.get("version") not in (FORMAT_VERSION, EXTENDED_VERSION):
-            raise UserError(
-                f"{file}: format version {content.get('version')}, expected {FORMAT_VERSION} or "
-                f"{EXTENDED_VERSION}; "
-                "build the datastore again"
-            )
+            expected = f"expected {FORMAT_VERSION} or {EXTENDED_VERSION}"
+            raise error(f"format version {content.get('version')}, {expected}")
+        # Manifests of earlier versions have no checksum.
+        body, found, checksum = text.rpartition(CHECKSUM_FIELD)
+        if found and not checksum.startswith(_sha256(body)):
+            raise error("its content differs from its own checksum (sha256)")
         try:
-            return cls(
+            transform = content.get("transform")
+            manifest = cls(
                 dim=content["dim"],
                 dtype=content["dtype"],
                 labels=content["labels"],
                 provenance=content["made_with"],
                 fingerprint=content["fingerprint"],
                 shards=[ShardRecord.from_json(shard) for shard in content["shards"]],
-                # A store that was made before stores could be edited is as it was built: its
-                # sentences are numbered through.
+                # Earlier versions had no edits: sentences were numbered from 0 without gaps.
                 next_sentence=content.get("next_sentence", content["counts"]["sentences"]),
                 history=[Commit(**commit) for commit in content.get("history", [])],
-                transform=TransformRecord(**content["transform"])
-                if content.get("transform")
-                else None,
+                transform=FileRecord(**transform) if transform else None,
             )
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                f"{file}: a field is missing or unknown ({error}); build the datastore again"
-            ) from None
+            names = {name for shard in manifest.shards for name in (shard.folder, *shard.files)}
+            names |= {shard.removed.file for shard in manifest.shards if shard.removed}
+            names |= {manifest.transform.file} if manifest.transform else set()
+            outside = sorted(name for name in names if not re.fullmatch(r"\w[\w.-]*", name))
+        except (KeyError, TypeError, AttributeError) as reason:
+            raise error(f"a field is missing or unknown ({reason})") from None
+        if outside:
+            raise error(f"file name {outside[0]!r} found, expected one without a folder")
+        return manifest
 
     def check_provenance(self, path: Path, expected: dict) -> None:
-        """Raise UserError unless each field of `expected` has the same value in `provenance`."""
-        # Lists for tuples, strings for numbers as keys: what a manifest can hold.
-        for field, value in json.loads(json.dumps(expected)).items():
+        """Check the origin of the keys.
+
+        Args:
+            path: the datastore's folder, for the error message.
+            expected: fields of `provenance` with the expected values.
+
+        Raises:
+            UserError: if a field has another value.
+        """
+        for field, value in as_json(expected).items():
             found = self.provenance.get(field)
             if found != value:
                 raise UserError(
@@ -245,7 +285,7 @@ class Manifest:
                 )
 
     def write(self, path: Path) -> None:
-        """Make this the manifest of the datastore in folder `path`, in one step."""
+        """Replace the manifest of the datastore in folder `path` in one step."""
         content = {
             "format": FORMAT,
             "version": EXTENDED_VERSION if self.transform or self.pruned else FORMAT_VERSION,
@@ -259,59 +299,33 @@ class Manifest:
             "labels": self.labels,
             "made_with": self.provenance,
             "fingerprint": self.fingerprint,
-            **({"transform": asdict(self.transform)} if self.transform else {}),
+            **({"transform": vars(self.transform)} if self.transform else {}),
             "next_sentence": self.next_sentence,
-            "history": [asdict(commit) for commit in self.history],
-            "shards": [asdict(shard) for shard in self.shards],
+            "history": [vars(commit) for commit in self.history],
+            "shards": [
+                vars(shard) | {"removed": shard.removed and vars(shard.removed)}
+                for shard in self.shards
+            ],
         }
-        replace_json(path / MANIFEST_FILE, content)
+        body = json.dumps(content, indent=2, ensure_ascii=False).removesuffix("\n}")
+        text = f'{body}{CHECKSUM_FIELD}{_sha256(body)}"\n}}\n'
+        write_text(path / MANIFEST_FILE, text, fsync=True)
 
 
-def committed(history: Sequence[Commit], action: str, sentences: int, entries: int) -> list[Commit]:
-    """The history with one more commit, now."""
+def append_commit(
+    history: Sequence[Commit], action: str, sentences: int, entries: int
+) -> list[Commit]:
+    """Return the history with a new commit of the current time, in at most `HISTORY_LENGTH` items."""
     number = history[-1].number + 1 if history else 1
     time = datetime.now(UTC).isoformat(timespec="seconds")
     history = [*history, Commit(number, time, action, sentences, entries)]
-    return [*history[:1], *history[1:][1 - HISTORY :]]
+    return [*history[:1], *history[1:][1 - HISTORY_LENGTH :]]
 
 
-def replace_json(file: Path, content: dict) -> None:
-    """Write `content` to `file`; readers, and a crash, find the old content or the new."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(_in_lines(content))
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-    sync(file.parent)
+def as_json(content: dict) -> dict:
+    """Return a dictionary as it is after writing and reading JSON: with lists for tuples, strings as keys."""
+    return json.loads(json.dumps(content))
 
 
-def _in_lines(content: dict) -> str:
-    """JSON with a line for each field, and for each item of a field that is a list of objects.
-
-    A line at a time: Python's indented JSON takes twenty times as long, in every commit.
-    """
-    fields = []
-    for name, value in content.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            items = ",\n  ".join(json.dumps(item, ensure_ascii=False) for item in value)
-            text = f"[\n  {items}\n ]"
-        else:
-            text = json.dumps(value, ensure_ascii=False)
-        fields.append(f" {json.dumps(name)}: {text}")
-    return "{\n" + ",\n".join(fields) + "\n}\n"
-
-
-def sync(path: Path) -> None:
-    """Make a file's content, or the names in a folder, survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def checksum(file: Path) -> str:
-    """SHA-256 of a file, read in pieces."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

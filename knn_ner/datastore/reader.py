@@ -1,8 +1,7 @@
-"""Reading a datastore: keys (hidden states) on disk, their labels, and their sentences.
+"""Reading a datastore: keys (hidden states), their labels, and their sentences.
 
-A store is a folder with a manifest and immutable shards (see `manifest.py`); `writer.py` makes it,
-`edit.py` changes it. What a reader has opened stays as it was, whatever becomes of the folder:
-files that a later commit removes stay mapped.
+A datastore is a folder with a manifest and shards that never change. `writer.py` builds it and `edit.py` changes it. An
+open datastore stays as it was opened: its files stay mapped after a later commit has removed them.
 """
 
 from collections.abc import Iterator
@@ -18,97 +17,93 @@ from knn_ner.datastore.manifest import (
     WEIGHTS_FILE,
     Manifest,
     ShardRecord,
-    checksum,
 )
-from knn_ner.datastore.shard_reader import KEYS_FILE, check_sizes, open_shard
+from knn_ner.datastore.shard_reader import Shard, check_file, differs_from_checksum
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import file_sha256
 
 
 class Datastore:
-    """A datastore opened for reading; make one with `Datastore.open`.
+    """A datastore that is open for reading; `Datastore.open` makes one.
 
-    The n entries of all shards are numbered through, 0 to n-1, in the order of the manifest. Keys
-    stay on disk (memory-mapped); the small arrays are in memory, 14 bytes for each entry.
+    Its n entries are numbered from 0 in the order of the manifest's shards. Keys stay on disk (memory-mapped). The
+    other arrays are in memory: 14 bytes for each entry.
+
+    Args:
+        path: the folder.
+        manifest: the manifest, or one with some of its shards.
+        opened: open shards by `_shard_key`, which are not opened again.
 
     Attributes:
-        path: the folder.
-        manifest: what is in it.
-        keys: (rows, dim) arrays, float16 or float32: one for each shard, or more where entries of
-            it were removed.
+        manifest: the manifest; `dim`, `dtype`, `labels`, `provenance` and `fingerprint` are its fields.
+        entries: n.
+        keys: the key array of each shard, removed entries included.
         label_ids: (n,) int16, indices into `labels`.
         sentence_ids: (n,) int32.
-        positions: (n,) int32, the index of the entry's word in its sentence; -1 for special tokens.
+        positions: (n,) int32, index of the entry's word in its sentence; -1 for special tokens.
         norms: (n,) float32, Euclidean norm of each key as stored.
         weights: (n,) float32, how many entries each stands for in a pruned store; None in others.
-        transform: what hidden states went through to become keys; None if nothing.
+        transform: the transform of hidden states into keys, if any.
     """
 
     def __init__(self, path: Path, manifest: Manifest, opened: dict | None = None):
-        """Open what the manifest names; `opened` holds shards that need not be opened again."""
-        self.path = path
-        self.manifest = manifest
-        self.transform = (
-            KeyTransform.read(path / manifest.transform.file) if manifest.transform else None
-        )
+        self.path, self.manifest = path, manifest
+        self.dim, self.dtype = manifest.dim, np.dtype(manifest.dtype)
+        self.labels, self.provenance = manifest.labels, manifest.provenance
+        self.fingerprint = manifest.fingerprint
+        self.transform = None
+        if manifest.transform:
+            check_file(path, manifest.transform.file, manifest.transform.bytes)
+            self.transform = KeyTransform.read(path / manifest.transform.file)
         opened = opened or {}
-        parts = [
-            opened[_key(record)] if _key(record) in opened else open_shard(path, manifest, record)
+        self._shards: list[Shard] = [
+            opened.get(_shard_key(record)) or Shard(path, manifest, record)
             for record in manifest.shards
         ]
-        self._shards = [shard for shard, _ in parts]
-        self.keys = [run for shard in self._shards for run in shard.runs]
-        self._starts = np.cumsum([0, *map(len, self.keys)])
-        self._shard_starts = np.cumsum([0, *map(len, self._shards)])
-        self._arrays = {
-            name: np.concatenate([np.zeros(0, dtype), *(arrays[name] for _, arrays in parts)])
-            for name, dtype in ENTRY_ARRAYS.items()
-            if name != KEYS_FILE
-        }
-        self.label_ids = self._arrays["labels.npy"]
-        self.sentence_ids = self._arrays["sentence_ids.npy"]
-        self.positions = self._arrays["positions.npy"]
-        self.norms = self._arrays["norms.npy"]
+        self.keys = [shard.keys for shard in self._shards]
+        self._starts = np.cumsum([0, *map(len, self._shards)])
+        self.entries = int(self._starts[-1])
+        self.label_ids = self._join("labels.npy")
+        self.sentence_ids = self._join("sentence_ids.npy")
+        self.positions = self._join("positions.npy")
+        self.norms = self._join("norms.npy")
         self.weights = None
         if manifest.pruned:
             # A shard that was added since has none: each of its entries is one.
-            self.weights = self._arrays[WEIGHTS_FILE] = np.concatenate(
-                [
-                    arrays.get(WEIGHTS_FILE, np.ones(len(shard), WEIGHTS_DTYPE))
-                    for shard, arrays in parts
-                ]
-            )
+            for shard in self._shards:
+                shard.arrays.setdefault(WEIGHTS_FILE, np.ones(len(shard), WEIGHTS_DTYPE))
+            self.weights = self._join(WEIGHTS_FILE)
         index = [
             np.insert(shard.index, 1, number, axis=1) for number, shard in enumerate(self._shards)
         ]
-        # (sentences, 4), by id: id, shard, first byte in the shard's text, number of bytes.
+        # (sentences, 4), ordered by id: id, shard, first byte in the shard's text, number of bytes.
         self._sentence_index = np.concatenate([np.zeros((0, 4), np.int64), *index])
         self._sentence_index = self._sentence_index[np.argsort(self._sentence_index[:, 0])]
 
     @classmethod
     def open(cls, path: str | Path) -> "Datastore":
-        """Open the datastore in folder `path`.
+        """Open the datastore in folder `path`. Checksums are not compared; `verify` does that.
 
-        Raises UserError if there is none, or a file is missing or does not have the size and the
-        form that the manifest gives. Contents are not read; `verify` does that.
+        Raises:
+            UserError: if there is no datastore, or a file is missing or does not fit the manifest.
         """
         path = Path(path)
         return cls._open(path, Manifest.read(path))
 
     def refresh(self) -> "Datastore":
-        """The store as it is now: itself, if nothing was committed since it was opened.
+        """Open the datastore again, without reading unchanged shards again.
 
-        What did not change is not read again. Raises UserError as `open` does, and if the folder
-        holds a store of another model by now.
+        Returns:
+            The datastore; this object if nothing was committed since it was opened.
+
+        Raises:
+            UserError: as `open` does, and if the folder now holds the datastore of another tagger.
         """
         manifest = Manifest.read(self.path)
         if manifest == self.manifest:
             return self
         manifest.check_provenance(self.path, self.provenance)
-        opened = {}
-        borders = zip(self._shard_starts, self._shard_starts[1:], strict=False)
-        for shard, (start, stop) in zip(self._shards, borders, strict=True):
-            arrays = {name: array[start:stop] for name, array in self._arrays.items()}
-            opened[_key(shard.record)] = shard, arrays
+        opened = {_shard_key(shard.record): shard for shard in self._shards}
         return self._open(self.path, manifest, opened)
 
     @classmethod
@@ -120,37 +115,21 @@ class Datastore:
                 latest = Manifest.read(path)
                 if latest == manifest:
                     raise
-                # Another process committed in between and removed what the old manifest named.
+                # Another process has committed meanwhile and removed files that the old manifest names.
                 manifest = latest
 
-    @property
-    def entries(self) -> int:
-        return len(self.label_ids)
-
-    @property
-    def dim(self) -> int:
-        return self.manifest.dim
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.manifest.dtype)
-
-    @property
-    def labels(self) -> list[str]:
-        return self.manifest.labels
-
-    @property
-    def provenance(self) -> dict:
-        return self.manifest.provenance
+    def _join(self, name: str) -> np.ndarray:
+        """Concatenate an array of all shards; the shards keep views of the result, to save memory."""
+        parts = [np.zeros(0, ENTRY_ARRAYS.get(name, WEIGHTS_DTYPE))]
+        joined = np.concatenate([*parts, *(shard.arrays[name] for shard in self._shards)])
+        for number, shard in enumerate(self._shards):
+            shard.arrays[name] = joined[self._starts[number] : self._starts[number + 1]]
+        return joined
 
     @property
     def recipe(self) -> KeyRecipe:
-        """How keys were made, and queries are to be."""
+        """How to make keys and queries from the tagger's hidden states."""
         return KeyRecipe(self.provenance.get("layer", "last"), self.transform)
-
-    @property
-    def fingerprint(self) -> str:
-        return self.manifest.fingerprint
 
     @property
     def content_id(self) -> str:
@@ -158,47 +137,44 @@ class Datastore:
 
     @property
     def stored_sentences(self) -> np.ndarray:
-        """(sentences,) int64: the ids of all sentences, ascending."""
+        """(sentences,) int64: the ids of all sentences in ascending order."""
         return self._sentence_index[:, 0]
 
     def of_shard(self, number: int) -> tuple[slice, np.ndarray]:
-        """What is in a shard of the manifest: its entries, and the ids of its sentences."""
-        entries = slice(self._shard_starts[number], self._shard_starts[number + 1])
+        """Return the entries of a shard of the manifest, and the ids of its sentences."""
+        entries = slice(self._starts[number], self._starts[number + 1])
         return entries, self._shards[number].index[:, 0]
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Keys of entries start to stop-1, (stop - start, dim): a view if one shard holds all."""
+        """Return the keys of entries start to stop - 1: (stop - start, dim), a view if possible."""
         first = np.searchsorted(self._starts, start, side="right") - 1
         last = np.searchsorted(self._starts, stop, side="left")
-        pieces = [
-            self.keys[number][max(start - self._starts[number], 0) : stop - self._starts[number]]
-            for number in range(first, last)
-        ]
+        pieces = []
+        for number in range(first, last):
+            offset = self._starts[number]
+            pieces.append(self._shards[number].rows(max(start - offset, 0), stop - offset))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
-        """All keys in order: (start, keys of entries start to start + size - 1).
-
-        Only the last block is shorter; how the store is cut into shards does not matter.
-        """
+        """Return all keys in blocks of `size` entries: (first entry, keys); only the last block is shorter."""
         for start in range(0, self.entries, size):
             yield start, self.rows(start, min(start + size, self.entries))
 
     def gather(self, indices: np.ndarray) -> np.ndarray:
-        """Keys of the entries `indices`, (m,) -> (m, dim). Raises IndexError outside 0 to n-1."""
+        """Return the keys of entries: (m,) -> (m, dim); raises IndexError for numbers outside 0 to n - 1."""
         if len(indices) and not 0 <= indices.min() <= indices.max() < self.entries:
             raise IndexError(f"entries {indices.min()} to {indices.max()} of {self.entries}")
         if len(self._shards) == 1:
             return self._shards[0].gather(indices)
         keys = np.empty((len(indices), self.dim), self.dtype)
-        shard_of = np.searchsorted(self._shard_starts, indices, side="right") - 1
+        shard_of = np.searchsorted(self._starts, indices, side="right") - 1
         for number in np.unique(shard_of):
             here = np.flatnonzero(shard_of == number)
-            keys[here] = self._shards[number].gather(indices[here] - self._shard_starts[number])
+            keys[here] = self._shards[number].gather(indices[here] - self._starts[number])
         return keys
 
     def sentence(self, sentence_id: int) -> dict:
-        """A sentence: {"id": int, "words": [str], "tags": [str]}. Raises KeyError if unknown."""
+        """Return a sentence: {"id": int, "words": [str], "tags": [str]}; raises KeyError for an unknown id."""
         row = np.searchsorted(self._sentence_index[:, 0], sentence_id)
         if row == len(self._sentence_index) or self._sentence_index[row, 0] != sentence_id:
             raise KeyError(f"no sentence {sentence_id} in {self.path}")
@@ -206,32 +182,31 @@ class Datastore:
         return self._shards[number].sentence(start, size)
 
     def sentences(self) -> Iterator[dict]:
-        """All sentences, as `sentence` gives them, in the order of their entries."""
+        """Return all sentences as `sentence` does, in the order of their entries."""
         for shard in self._shards:
             yield from shard.sentences()
 
     def verify(self, progress: tqdm | None = None) -> None:
-        """Read every file; raises UserError for the first that differs from its checksum.
+        """Compare every file with its checksum in the manifest.
 
-        progress: a bar that is moved on by the number of bytes.
+        Args:
+            progress: a bar that advances by the number of bytes.
+
+        Raises:
+            UserError: for the first file that is missing or differs.
         """
-        for record in self.manifest.shards:
-            check_sizes(self.path, record)
-        for name, size, expected in self.manifest.files():
-            file = self.path / name
-            if checksum(file) != expected:
-                raise UserError(
-                    f"{file}: its content differs from the checksum in the manifest; "
-                    "build the datastore again"
-                )
+        for name, size, sha256 in self.manifest.files():
+            check_file(self.path, name, size)
+            if file_sha256(self.path / name) != sha256:
+                raise differs_from_checksum(self.path / name)
             if progress is not None:
                 progress.update(size)
 
     def check_provenance(self, expected: dict) -> None:
-        """Raise UserError unless each field of `expected` has the same value in `provenance`."""
+        """Check the origin of the keys; as `Manifest.check_provenance`."""
         self.manifest.check_provenance(self.path, expected)
 
 
-def _key(record: ShardRecord) -> tuple[str, str | None]:
-    """What names an opened shard: folder names are never used twice."""
-    return record.folder, record.removed and record.removed.file
+def _shard_key(record: ShardRecord) -> tuple[str, str | None]:
+    """Return what identifies an open shard: the names of its folder and removal list, which are unique."""
+    return record.folder, record.removed.file if record.removed else None

@@ -1,4 +1,4 @@
-"""Writing the content of shards anew: when small ones are folded, and where whole stores are written."""
+"""Rewriting shards: which small shards are joined, and how entries are copied into a new shard."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,12 @@ from knn_ner.datastore.manifest import Manifest, ShardRecord
 from knn_ner.datastore.reader import Datastore
 from knn_ner.datastore.shard_writer import ShardWriter
 
-# Each shard is seven files to open, so that many shards are slow to read; but what is added must not
-# wait for much to be rewritten. What would be the last of so many shards is written into one with
-# the others, if all their keys together take no more than so many bytes.
-FOLDED_SHARDS = 16
-FOLDED_BYTES = 4 << 20
+# An edit joins the last shards when there would be this many, if their keys take at most so many bytes together. Many
+# shards are slow to open (seven files each), and an edit must not rewrite much.
+JOINED_SHARDS = 16
+JOINED_BYTES = 4 << 20
 
-# Entries of a shard that is written anew, at most, unless a single one has more.
+# Most entries of a joined shard, unless a single source shard has more.
 SHARD_ENTRIES = 1 << 17
 
 # Keys that are copied at once.
@@ -24,32 +23,32 @@ COPIED_KEYS = 8192
 
 
 def small_tail(manifest: Manifest, entries: int) -> int:
-    """How many shards at the end to write into one with a new one; 0 as long as they are few."""
-    left = FOLDED_BYTES // (manifest.dim * np.dtype(manifest.dtype).itemsize) - entries
+    """Return how many of the last shards to join with a new shard of some entries; 0 if they are few."""
+    room = JOINED_BYTES // (manifest.dim * np.dtype(manifest.dtype).itemsize) - entries
     count = 0
     for record in reversed(manifest.shards):
-        left -= record.live_entries
-        if left < 0:
+        room -= record.live_entries
+        if room < 0:
             break
         count += 1
-    return count if count + 1 >= FOLDED_SHARDS else 0
+    return count if count + 1 >= JOINED_SHARDS else 0
 
 
-def groups(shards: Sequence[ShardRecord]) -> list[list[ShardRecord]]:
-    """Which neighbouring shards to write as one: those that are small, or of which some was removed.
+def group_shards(shards: Sequence[ShardRecord]) -> list[list[ShardRecord]]:
+    """Group neighbouring shards to rewrite as one shard each: small shards, and shards with removed entries.
 
-    A group of one shard of which nothing was removed is good as it is.
+    A large shard without removed entries is a group of its own, which need not be rewritten.
     """
-    grouped: list[list[ShardRecord]] = []
+    groups: list[list[ShardRecord]] = []
     room = 0
     for record in shards:
-        good = record.removed is None and 2 * record.entries >= SHARD_ENTRIES
-        if good or record.live_entries > room:
-            grouped.append([])
+        keep = record.removed is None and 2 * record.entries >= SHARD_ENTRIES
+        if keep or record.live_entries > room:
+            groups.append([])
             room = SHARD_ENTRIES
-        grouped[-1].append(record)
-        room = 0 if good else room - record.live_entries
-    return grouped
+        groups[-1].append(record)
+        room = 0 if keep else room - record.live_entries
+    return groups
 
 
 def copy_entries(
@@ -61,23 +60,23 @@ def copy_entries(
     transform: KeyTransform | None = None,
     progress: tqdm | None = None,
 ) -> None:
-    """Write all entries and sentences of `source` to a shard of as many entries, in their order.
+    """Write all entries and sentences of `source` to a shard of the same size, in their order.
 
     Args:
-        label_ids: (labels of the source,) int, their ids in the shard; the same if not given.
-        first_sentence: what sentence ids are raised by.
-        transform: what the keys go through; the same keys if not given.
-        progress: a bar that is moved on by the number of entries.
+        source: the datastore to copy.
+        shard: the shard to write.
+        label_ids: (labels of the source,) int, the label ids in the shard; unchanged if None.
+        first_sentence: added to each sentence id.
+        transform: applied to the keys, if not None.
+        progress: a bar that advances by the number of entries.
     """
     if label_ids is None:
         label_ids = np.arange(len(source.labels))
     for start, keys in source.blocks(COPIED_KEYS):
         block = slice(start, start + len(keys))
-        if transform is not None:
-            keys = transform.of_array(keys)
         shard.write(
             start,
-            keys,
+            keys if transform is None else transform.of_array(keys),
             label_ids[source.label_ids[block]],
             source.sentence_ids[block] + first_sentence,
             source.positions[block],

@@ -10,42 +10,40 @@ from pathlib import Path
 
 import numpy as np
 
+from knn_ner.datastore.folder import UNFINISHED_PREFIX
 from knn_ner.datastore.manifest import (
     ENTRY_ARRAYS,
+    KEYS_FILE,
     SENTENCE_INDEX_FILE,
     SENTENCES_FILE,
     SHARD_FILES,
     WEIGHTS_DTYPE,
     WEIGHTS_FILE,
     ShardRecord,
-    checksum,
-    sync,
 )
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import file_sha256, fsync_path
 
-UNFINISHED_PREFIX = ".unfinished-"
-
-# Rows whose squares are held at once, in float64, while norms are computed.
+# Keys whose squares are in memory at once, in float64.
 NORM_ROWS = 4096
 
 
 class ShardWriter:
-    """One shard while it is written: a context manager, made by a `DatastoreWriter` or an `Edit`.
+    """A shard while it is written: a context manager, made by a `DatastoreWriter` or an `Edit`.
 
-    Rows and sentences may come in any order: the files that result are the same. They lie in a
-    folder of their own until leaving the context finishes the shard, or removes it after an
-    exception.
+    Entries and sentences may come in any order; the files are the same. They are in a temporary folder until the
+    context ends. After an exception the folder is removed.
 
     Args:
-        folder: the shard's folder when it is finished.
+        folder: the folder of the finished shard.
         entries: number of rows.
-        dim: width of the keys.
-        dtype: type of the keys, "float16" or "float32".
-        labels: the label list that label ids index.
+        dim: dimensions of a key.
+        dtype: type of the keys, `float16` or `float32`.
+        labels: the label list, which label ids index.
 
     Attributes:
-        first_row: from where rows are counted; what comes before is written already.
-        record: what a manifest says of it, once it is finished.
+        first_row: offset of `start` in `write`; the rows before it are written already.
+        record: the shard's record for the manifest, once the context has ended.
     """
 
     record: ShardRecord
@@ -61,8 +59,7 @@ class ShardWriter:
             shutil.rmtree(folder, ignore_errors=True)
         self._unfinished.mkdir()
         self._arrays = {
-            name: self._allocate(name, np.dtype(dtype or self.dtype))
-            for name, dtype in ENTRY_ARRAYS.items()
+            name: self._allocate(name, dtype or self.dtype) for name, dtype in ENTRY_ARRAYS.items()
         }
         self._written = np.zeros(self.entries, bool)
         self._sentences: dict[int, bytes] = {}
@@ -88,14 +85,15 @@ class ShardWriter:
         """Write m entries to rows start to start + m - 1.
 
         Args:
-            start: first row in this shard, counted from `first_row`.
-            keys: (m, dim) float; rounded to the store's type.
+            start: first row, counted from `first_row`.
+            keys: (m, dim) float; rounded to the type of the datastore.
             labels: (m,) int, indices into the label list.
-            sentence_ids: (m,) int, ids of sentences given to `add_sentence`.
-            positions: (m,) int, the index of the word in its sentence; -1 for special tokens.
-            weights: (m,) float, how many entries each stands for; one, if not given.
+            sentence_ids: (m,) int, ids of sentences that `add_sentence` gets.
+            positions: (m,) int, index of the word in its sentence; -1 for special tokens.
+            weights: (m,) float, how many entries each stands for; 1 if None.
 
-        Raises UserError if a key is not finite in the store's type.
+        Raises:
+            UserError: if a key is not finite in the type of the datastore.
         """
         start += self.first_row
         stop = start + len(keys)
@@ -112,31 +110,30 @@ class ShardWriter:
                 f"{self._folder.parent}: a hidden state holds {np.abs(keys).max():g}, which "
                 f"{self.dtype} cannot; store keys as float32, or look for a model that diverged"
             )
-        self._arrays["keys.npy"][start:stop] = stored
-        self._arrays["labels.npy"][start:stop] = labels
-        self._arrays["sentence_ids.npy"][start:stop] = sentence_ids
-        self._arrays["positions.npy"][start:stop] = positions
+        values = [stored, labels, sentence_ids, positions]
+        for name, column in zip(ENTRY_ARRAYS, values, strict=False):
+            self._arrays[name][start:stop] = column
         if weights is not None:
             if WEIGHTS_FILE not in self._arrays:
-                self._arrays[WEIGHTS_FILE] = self._allocate(WEIGHTS_FILE, np.dtype(WEIGHTS_DTYPE))
+                self._arrays[WEIGHTS_FILE] = self._allocate(WEIGHTS_FILE, WEIGHTS_DTYPE)
                 self._arrays[WEIGHTS_FILE][:] = 1
             self._arrays[WEIGHTS_FILE][start:stop] = weights
         self._written[start:stop] = True
 
     def add_sentence(self, sentence_id: int, words: Sequence[str], tags: Sequence[str]) -> None:
-        """Keep a sentence and its gold tags, so that a neighbour can be shown; once for an id."""
+        """Add a sentence with its gold tags, so that neighbours can be shown; once for each id."""
         if sentence_id in self._sentences:
             raise ValueError(f"sentence {sentence_id} was given before")
         sentence = {"id": int(sentence_id), "words": list(words), "tags": list(tags)}
         line = json.dumps(sentence, ensure_ascii=False) + "\n"
-        # A lone surrogate, which a JSON file may hold and UTF-8 may not, is kept as its escape.
+        # UTF-8 has no lone surrogates, which JSON allows: they are written as escapes.
         self._sentences[sentence_id] = line.encode("utf-8", "backslashreplace")
 
-    def _allocate(self, name: str, dtype: np.dtype) -> np.memmap:
-        shape = (self.entries, self.dim) if name == "keys.npy" else (self.entries,)
+    def _allocate(self, name: str, dtype: str) -> np.memmap:
+        shape = (self.entries, self.dim) if name == KEYS_FILE else (self.entries,)
         file = self._unfinished / name
-        array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-        # Reserved now: on a full disk, writing to a mapped page would kill the process.
+        array = np.lib.format.open_memmap(file, mode="w+", dtype=np.dtype(dtype), shape=shape)
+        # Space is reserved now: on a full disk, writing to a mapped page would kill the process.
         with file.open("r+b") as stream:
             try:
                 os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
@@ -156,31 +153,24 @@ class ShardWriter:
         if not np.isin(self._arrays["sentence_ids.npy"], ids).all():
             raise ValueError("an entry's sentence was not given to add_sentence")
         for start in range(0, self.entries, NORM_ROWS):
-            # Row by row the same, however many rows there are: equal keys must get equal norms.
+            # Each row is summed on its own, so equal keys get equal norms.
             squares = np.square(
-                self._arrays["keys.npy"][start : start + NORM_ROWS], dtype=np.float64
+                self._arrays[KEYS_FILE][start : start + NORM_ROWS], dtype=np.float64
             )
             self._arrays["norms.npy"][start : start + NORM_ROWS] = np.sqrt(squares.sum(axis=1))
-        labels, counts = np.unique(self._arrays["labels.npy"], return_counts=True)
+        (self._unfinished / SENTENCES_FILE).write_bytes(
+            b"".join(self._sentences[sentence_id] for sentence_id in ids)
+        )
         sizes = [len(self._sentences[sentence_id]) for sentence_id in ids]
-        starts = np.cumsum([0, *sizes[:-1]]) if ids else []
-        with (self._unfinished / SENTENCES_FILE).open("wb") as stream:
-            stream.writelines(self._sentences[sentence_id] for sentence_id in ids)
-        index = np.array([ids, starts, sizes], dtype=np.int64).T
+        index = np.array([ids, np.cumsum([0, *sizes])[:-1], sizes], dtype=np.int64).T
         np.save(self._unfinished / SENTENCE_INDEX_FILE, np.ascontiguousarray(index))
 
-        # All at once: file systems then write their journal once, not once for each.
-        names = [*SHARD_FILES, *([WEIGHTS_FILE] if WEIGHTS_FILE in self._arrays else [])]
-        with ThreadPoolExecutor(len(names) + 1) as pool:
-            written = [self._unfinished / name for name in names]
-            list(pool.map(sync, [self._unfinished, *written]))
-        files = {
-            name: {
-                "bytes": (self._unfinished / name).stat().st_size,
-                "sha256": checksum(self._unfinished / name),
-            }
-            for name in names
-        }
+        files = [*SHARD_FILES, *([WEIGHTS_FILE] if WEIGHTS_FILE in self._arrays else [])]
+        paths = {name: self._unfinished / name for name in files}
+        # In parallel, because file systems then write their journal once and not once for each file.
+        with ThreadPoolExecutor(len(paths) + 1) as pool:
+            list(pool.map(fsync_path, [self._unfinished, *paths.values()]))
+        labels, counts = np.unique(self._arrays["labels.npy"], return_counts=True)
         self.record = ShardRecord(
             folder=self._folder.name,
             entries=self.entries,
@@ -188,7 +178,10 @@ class ShardWriter:
             labels={
                 self.labels[label]: int(count) for label, count in zip(labels, counts, strict=True)
             },
-            files=files,
+            files={
+                name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                for name, path in paths.items()
+            },
         )
         self._unfinished.replace(self._folder)
-        sync(self._folder.parent)
+        fsync_path(self._folder.parent)

@@ -1,57 +1,53 @@
-"""Writing a datastore: shard by shard into memory-mapped files, resumable, committed in one step.
+"""Building a datastore shard by shard; an interrupted build can be resumed, and one step commits it.
 
-Everything that is written lies in folders that no manifest names, until `DatastoreWriter.commit`
-replaces the manifest. A finished shard holds its own record (`shard.json`), and `building.json`
-says which build is under way: from these a build that died is resumed. Several processes can write
-the shards of one build: one begins and commits it, the others join.
+No manifest names the new shards until `DatastoreWriter.commit` replaces the manifest. A finished shard contains its own
+record (`shard.json`), and `building.json` names the build in progress: a build that died is resumed from these
+files. Several processes can write the shards of one build: the first begins and commits it, the others join it.
 """
 
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from knn_ner.datastore.key_transform import KeyTransform
-from knn_ner.datastore.locking import (
+from knn_ner.datastore.folder import (
     JOURNAL_FILE,
     SHARD_PREFIX,
     TRANSFORM_PREFIX,
-    journal,
-    lock,
-    new_name,
-    share,
-    sweep,
+    read_journal,
+    remove_unnamed,
     unfinished_build,
+    unique_id,
 )
+from knn_ner.datastore.key_transform import KeyTransform
+from knn_ner.datastore.locking import FolderLock
 from knn_ner.datastore.manifest import (
     KEY_DTYPES,
     SENTENCE_INDEX_FILE,
     SHARD_FILES,
+    FileRecord,
     Manifest,
     ShardRecord,
-    TransformRecord,
-    checksum,
-    committed,
-    replace_json,
-    sync,
+    append_commit,
+    as_json,
 )
 from knn_ner.datastore.reader import Datastore
 from knn_ner.datastore.shard_writer import ShardWriter
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import write_json
 
 RECORD_FILE = "shard.json"
 
-# Seconds until one machine sees what another has written to a network folder, at most.
-SEEN_WITHIN = 60.0
+# Longest time until a machine sees the files that another machine has written to a network folder.
+VISIBLE_WITHIN_SECONDS = 60.0
 
 
 def is_built(path: str | Path, fingerprint: str) -> bool:
-    """Whether folder `path` holds the finished store of this build, unedited, with all its files."""
+    """Return whether folder `path` holds the finished datastore of a build, with all files and without edits."""
     try:
         store = Datastore.open(path)
         return store.fingerprint == fingerprint and not store.manifest.edits
@@ -60,30 +56,29 @@ def is_built(path: str | Path, fingerprint: str) -> bool:
 
 
 class DatastoreWriter:
-    """Builds the datastore in folder `path`: a context manager, which holds the folder's lock.
+    """A build of a datastore: a context manager that holds the lock of the folder.
 
-    What the folder holds already stays good, for readers too, until `commit`. A build that died is
-    taken up again if all arguments are the same; otherwise what it left is discarded.
+    The datastore that the folder holds stays readable until `commit`. A build that died is resumed if all arguments
+    are equal; otherwise its shards are removed.
 
     Args:
-        path: the folder, made if there is none.
-        dim: width of the keys.
-        dtype: "float16" or "float32".
-        labels: the label list that label ids index.
-        provenance: what the keys are made with; anything that JSON can hold.
-        fingerprint: names this build: equal only if the same shards would be written.
+        path: the folder, which is made if it is missing.
+        dim: dimensions of a key.
+        dtype: type of the keys, `float16` or `float32`.
+        labels: the label list.
+        provenance: origin of the keys; has to be valid JSON.
+        fingerprint: equal only for builds that write the same shards.
         shards: number of shards.
-        transform: what the keys that are written went through, to be kept with them.
-        join: the name of a build that another process has begun, with the same arguments, and which
-            it shares: this one writes shards, and leaves all else to the other.
+        transform: the transform that the keys went through, to be stored with them.
+        join: id of a build of another process with the same arguments; this process only writes shards of it.
 
     Attributes:
-        build: the name of this build.
-        resumed: number of shards that an earlier run of the same build has finished.
+        build: id of this build.
+        resumed: number of shards that an earlier run of this build has finished.
         discarded: number of finished shards of another, dead build that were removed.
 
-    Raises UserError if another process is writing to `path`, `path` is not a folder, or it does not
-    hold the build to join.
+    Raises:
+        UserError: if `path` is not a folder, another process is writing to it, or the build to join is not there.
     """
 
     def __init__(
@@ -104,22 +99,19 @@ class DatastoreWriter:
         self.path = Path(path)
         self.dim, self.dtype, self.labels = dim, dtype, list(labels)
         self.fingerprint, self.shards, self.transform = fingerprint, shards, transform
-        if transform:
-            provenance = provenance | {"transform": transform.id}
-        # As it will be read back: lists for tuples, strings for numbers as keys.
-        self.provenance = json.loads(json.dumps(provenance))
+        self.provenance = as_json(provenance | ({"transform": transform.id} if transform else {}))
         self.resumed = self.discarded = 0
         if join is None:
-            self._lock = lock(self.path)
-            self.build, self.resumed, self.discarded = self._take_up()
+            self._lock = FolderLock(self.path)
+            self._begin_or_resume()
             return
         self.build = join
-        if not _seen(lambda: journal(self.path).get("build") == join):
+        if not _becomes_true(lambda: read_journal(self.path).get("build") == join):
             raise UserError(
-                f"{self.path}: the datastore that another process has begun here is not to be seen; "
+                f"{self.path}: building.json of the build that process 0 has begun is not found here; "
                 "give a folder that all machines share"
             )
-        self._lock = lock(self.path, shared=True)
+        self._lock = FolderLock(self.path, shared=True)
 
     def __enter__(self) -> "DatastoreWriter":
         return self
@@ -128,48 +120,57 @@ class DatastoreWriter:
         self.close()
 
     def close(self) -> None:
-        """Let go of the folder. What is not committed stays, to be resumed."""
+        """Free the lock; shards that are not committed stay, so the build can be resumed."""
         self._lock.close()
 
     def share(self) -> None:
-        """Let other processes join this build, by its name; each has the folder's lock then, too.
+        """Convert the lock to a shared one, so that other processes can join this build.
 
-        So no new build can begin while one of them still writes, whatever became of this one.
+        Every joined process holds the lock. No other build can begin while one of them is alive.
         """
-        share(self._lock, self.path)
+        self._lock.share()
 
     def finished(self, number: int) -> bool:
-        """Whether shard `number` was written, by this run or an earlier one of the same build."""
+        """Return whether this run or an earlier run of the build has written a shard."""
         return self._record(number) is not None
 
     @contextmanager
     def shard(self, number: int, entries: int) -> Iterator[ShardWriter]:
-        """Write shard `number` of `entries` entries from nothing; its context finishes it."""
+        """Write shard `number` with `entries` entries; the end of the context finishes it."""
         if not 0 <= number < self.shards or entries < 1:
             raise ValueError(f"shard {number} of {self.shards} with {entries} entries")
         folder = self._folder(number)
         with ShardWriter(folder, entries, self.dim, self.dtype, self.labels) as shard:
             yield shard
-        replace_json(folder / RECORD_FILE, asdict(shard.record))
+        write_json(folder / RECORD_FILE, vars(shard.record), fsync=True)
 
     def commit(
         self, action: str = "build", next_sentence: int = 0, *, wait: bool = False
     ) -> Manifest:
-        """Make the shards, in the order of their numbers, the content of the store.
-
-        What it held before is removed; readers that have it open keep it.
+        """Make the shards the content of the datastore; readers that have the old one open keep it.
 
         Args:
-            action: what the history calls it.
-            next_sentence: the id of the next new sentence, if not the one after the highest.
-            wait: whether other processes, which have finished, wrote shards: these may be seen late.
-
-        Raises ValueError if a shard is missing.
+            action: the action in the history.
+            next_sentence: lowest id of the next new sentence; the default is one more than the highest id.
+            wait: whether to wait until shards of other processes, which have finished, can be seen here.
         """
+        records = []
         for number in range(self.shards):
-            if not self.finished(number) and not (wait and _seen(partial(self.finished, number))):
+            if wait:
+                _becomes_true(partial(self.finished, number))
+            record = self._record(number)
+            if record is None:
                 raise ValueError(f"shard {number} of {self.shards} is not finished")
-        records = [self._record(number) for number in range(self.shards)]
+            index = np.load(self.path / record.folder / SENTENCE_INDEX_FILE)
+            next_sentence = max(next_sentence, int(index[:, 0].max(initial=-1)) + 1)
+            records.append(record)
+        transform = None
+        if self.transform:
+            file = self.path / f"{TRANSFORM_PREFIX}{self.build}.npz"
+            self.transform.write(file)
+            transform = FileRecord.of(file)
+        sentences = sum(record.sentences for record in records)
+        entries = sum(record.entries for record in records)
         manifest = Manifest(
             dim=self.dim,
             dtype=self.dtype,
@@ -177,30 +178,16 @@ class DatastoreWriter:
             provenance=self.provenance,
             fingerprint=self.fingerprint,
             shards=records,
-            next_sentence=max([next_sentence, *map(self._next_sentence, records)]),
-            history=committed(
-                [],
-                action,
-                sum(record.sentences for record in records),
-                sum(record.entries for record in records),
-            ),
-            transform=self._write_transform(),
+            next_sentence=next_sentence,
+            history=append_commit([], action, sentences, entries),
+            transform=transform,
         )
         manifest.write(self.path)
         (self.path / JOURNAL_FILE).unlink(missing_ok=True)
-        sweep(self.path, self.build)
+        remove_unnamed(self.path, self.build)
         return manifest
 
-    def _write_transform(self) -> TransformRecord | None:
-        if self.transform is None:
-            return None
-        file = self.path / f"{TRANSFORM_PREFIX}{self.build}.npz"
-        file.write_bytes(self.transform.to_bytes())
-        sync(file)
-        return TransformRecord(file.name, file.stat().st_size, checksum(file))
-
-    def _take_up(self) -> tuple[str, int, int]:
-        """Resume the build that the journal names, or begin one: (name, resumed, discarded)."""
+    def _begin_or_resume(self) -> None:
         settings = {
             "fingerprint": self.fingerprint,
             "dim": self.dim,
@@ -212,12 +199,13 @@ class DatastoreWriter:
         unfinished = unfinished_build(self.path)
         if unfinished.get("settings") == settings:
             self.build = unfinished["build"]
-            sweep(self.path, self.build)
-            return self.build, sum(map(self.finished, range(self.shards))), 0
-        build = new_name()
-        discarded = sweep(self.path, build)
-        replace_json(self.path / JOURNAL_FILE, {"build": build, "settings": settings})
-        return build, 0, discarded
+            remove_unnamed(self.path, self.build)
+            self.resumed = sum(map(self.finished, range(self.shards)))
+        else:
+            self.build = unique_id()
+            self.discarded = remove_unnamed(self.path, self.build)
+            journal = {"build": self.build, "settings": settings}
+            write_json(self.path / JOURNAL_FILE, journal, fsync=True)
 
     def _folder(self, number: int) -> Path:
         return self.path / f"{SHARD_PREFIX}{number:05d}-{self.build}"
@@ -225,24 +213,19 @@ class DatastoreWriter:
     def _record(self, number: int) -> ShardRecord | None:
         folder = self._folder(number)
         try:
-            record = ShardRecord(**json.loads((folder / RECORD_FILE).read_text(encoding="utf-8")))
-            whole = all(
-                (folder / name).stat().st_size == record.files[name]["bytes"]
-                for name in SHARD_FILES
-            )
+            content = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
+            record = ShardRecord.from_json(content)
+            sizes = {name: (folder / name).stat().st_size for name in SHARD_FILES}
         except (OSError, ValueError, TypeError, KeyError):
             return None
+        whole = all(size == record.files[name]["bytes"] for name, size in sizes.items())
         return record if whole else None
 
-    def _next_sentence(self, record: ShardRecord) -> int:
-        index = np.load(self.path / record.folder / SENTENCE_INDEX_FILE)
-        return int(index[:, 0].max(initial=-1)) + 1
 
-
-def _seen(there: Callable[[], bool]) -> bool:
-    """Whether what another process has written is there; on another machine that may take a while."""
-    deadline = time.monotonic() + SEEN_WITHIN
-    while not there():
+def _becomes_true(condition: Callable[[], bool]) -> bool:
+    """Wait up to `VISIBLE_WITHIN_SECONDS` until a condition is true; return whether it is."""
+    deadline = time.monotonic() + VISIBLE_WITHIN_SECONDS
+    while not condition():
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)

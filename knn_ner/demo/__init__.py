@@ -1,4 +1,1 @@
-"""The demo in the browser: `rendering` makes HTML, `page` answers what a visitor does, `app` is Gradio's part.
-
-Only `app` needs Gradio.
-"""
+"""The demo in the browser; only `app` imports Gradio."""

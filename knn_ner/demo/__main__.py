@@ -1,11 +1,11 @@
 """Try a tagger with its datastore in the browser.
 
-    python -m pip install -r requirements-demo.txt
+    python -m pip install .[demo]
     python -m knn_ner.demo --model_path S/model --datastore_path P
 
-Type a sentence: entities of the tagger alone and of the mix, the stored sentences that decided, and sliders
-for k, temperature and knn_weight. With `--allow_edit` a corrected sentence can be added to the datastore.
-Nothing is fetched from elsewhere, and nothing sent.
+The page shows the entities of a sentence by the tagger alone and by the mix, and the stored sentences that decided,
+with sliders for k, temperature and knn_weight. With `--allow_edit`, a visitor can add a corrected sentence to the
+datastore. The page loads nothing from other machines and sends nothing to them.
 """
 
 import argparse
@@ -25,7 +25,7 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def port_number(text: str) -> int:
-    """An argparse type: a port."""
+    """An argparse type: a port number."""
     value = int(text)
     if not 0 < value < 1 << 16:
         raise argparse.ArgumentTypeError(f"{value} found, a number from 1 to 65535 expected")
@@ -34,34 +34,34 @@ def port_number(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings(TaggerSettings, VoteFlags, TunedIndexSettings, SeededRunSettings):
-    """The settings of `python -m knn_ner.demo`; the sliders start at the settings of the vote."""
+    """The settings of `python -m knn_ner.demo`; those of the vote are where the sliders start."""
 
     allow_edit: bool = flag(False)
     """let visitors add sentences to the datastore"""
     host: str = flag("127.0.0.1")
-    """address to listen on; 0.0.0.0: every network"""
+    """address to listen on; 0.0.0.0: all networks of this machine"""
     port: int = flag(7860, parse=port_number)
     """port to listen on"""
 
 
 def parse_arguments(argv: list[str] | None = None) -> DemoSettings:
     """Read the command line of `python -m knn_ner.demo`."""
-    return read_command(
-        DemoSettings,
-        argv,
-        "Try a tagger with its datastore in the browser.",
-        "python -m knn_ner.demo",
-    )
+    about = "Try a tagger with its datastore in the browser."
+    return read_command(DemoSettings, argv, about, "python -m knn_ner.demo")
 
 
 def open_app(settings: DemoSettings) -> tuple[Any, str]:
-    """Load the tagger and serve the page from a thread; returns the Gradio app and its address.
+    """Load the tagger and serve the page from a thread.
 
-    Raises `UserError` when Gradio is missing, something cannot be loaded, or the port is taken.
+    Returns:
+        The Gradio app and its address.
+
+    Raises:
+        UserError: if Gradio is not installed, the tagger or the datastore cannot be loaded, or the port is taken.
     """
     # Gradio reads it when it is imported, and again when an app is made.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # It asks its own server whether it answers: not by way of a proxy.
+    # Gradio sends a request to its own server, which must not go through a proxy.
     known = [os.environ["NO_PROXY"]] if os.environ.get("NO_PROXY") else []
     os.environ["NO_PROXY"] = ",".join([*known, *LOCAL[:2]])
     try:
@@ -69,16 +69,14 @@ def open_app(settings: DemoSettings) -> tuple[Any, str]:
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        raise UserError(
-            "gradio is not installed; run `python -m pip install -r requirements-demo.txt`"
-        ) from None
-    from knn_ner.demo.page import Page
+        raise UserError("gradio is not installed; run `python -m pip install .[demo]`") from None
+    from knn_ner.demo.backend import Backend
     from knn_ner.tagging.knn_tagger import KnnTagger
 
     tagger = KnnTagger.from_settings(
         settings.model_path, settings.datastore_path, settings, settings, settings
     )
-    app = build(Page(tagger), settings.allow_edit)
+    app = build(Backend(tagger), settings.allow_edit)
     return app, serve(app, settings.host, settings.port)
 
 
@@ -88,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
     app, address = open_app(settings)
     if settings.host not in LOCAL:
         who = "add sentences to the datastore" if settings.allow_edit else "use the tagger"
-        logger.info(f"--host {settings.host}: whoever reaches this machine can {who}")
+        logger.info(f"--host {settings.host}: everyone who reaches this machine can {who}")
     logger.info(f"{address} (Ctrl-C ends it)")
     app.block_thread()
 

@@ -1,140 +1,115 @@
-"""The page itself, in Gradio: components, what happens on a click, and how it is served."""
+"""The Gradio app: its components, its events, and its server."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
-from knn_ner.demo import rendering
-from knn_ner.demo.page import HINT, Page
-from knn_ner.demo.style import CSS, FONTS, MONO_FONTS
+from knn_ner.demo.backend import HINT, PARTS, Backend, check_type
+from knn_ner.html.renderer import render
 from knn_ner.utils.errors import UserError
 
-# The chosen tags are in the browser alone: they replace the second input of an event.
-COLLECT = """(words, tags, ...rest) => [
+# The tags that a visitor chooses are only in the browser: this replaces the second input of an event by them.
+READ_CHOSEN_TAGS = """(words, tags, ...rest) => [
     words, Array.from(document.querySelectorAll("#knn-form select"), field => field.value), ...rest
 ]"""
 LARGEST_K = 1024
 
 
-def build(page: Page, allow_edit: bool) -> gr.Blocks:
-    """The app. Without `allow_edit` it has no form and no endpoint that adds."""
-    # One visitor at a time: the processor is the bottleneck, and additions must not meet.
-    one = {"concurrency_limit": 1, "concurrency_id": "tagger"}
-    private: dict[str, Any] = one | {"api_visibility": "private", "show_progress": "hidden"}
+def build(backend: Backend, allow_edit: bool) -> gr.Blocks:
+    """The app; without `allow_edit` it has neither a form nor an endpoint that adds sentences."""
+    # One visitor at a time: the processor is the bottleneck, and additions must not overlap.
+    one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "tagger"}
+    one["show_progress"] = "hidden"
+    private = one | {"api_visibility": "private"}
+
+    def tag(text: str, k: int, every: bool, temperature: float, weight: float) -> tuple:
+        try:
+            answer = backend.answer(text, -1 if every else k, temperature, weight)
+        except UserError as error:
+            return _error(error), HINT, "", [], [], text
+        return "", answer.sides, answer.neighbours, answer.words, answer.tags, text
+
+    def tag_again(text: str, *settings: Any) -> tuple:
+        if None in settings:
+            return gr.skip(), gr.skip(), gr.skip()
+        return tag(text, *settings)[:3] if text else ("", HINT, "")
+
+    def fill_form(words: list, tags: list, further: list[str]) -> tuple:
+        return PARTS.form(words, tags, backend.labels(further)) if words else "", ""
+
+    def offer_type(words: list, tags: list, entity_type: str, further: list[str]) -> tuple:
+        try:
+            further = [*further, check_type(entity_type)]
+        except UserError as error:
+            return gr.skip(), further, entity_type, _error(error)
+        return fill_form(words, tags, further)[0], further, "", ""
+
+    def add_sentence(words: list | None, tags: list | None) -> tuple:
+        try:
+            added = backend.add(words or [], tags or [])
+        except UserError as error:
+            return _error(error), gr.skip()
+        return PARTS.message(added, "done"), PARTS.heading(backend.about())
+
     with gr.Blocks(title="kNN-NER", analytics_enabled=False) as app:
-        about = gr.HTML(_about(page), elem_id="knn-about")
+        about = _html("knn-about", PARTS.heading(backend.about()))
         with gr.Row(equal_height=True):
+            hint = "Type a sentence, press Enter"
             text = gr.Textbox(
-                label="Text",
-                placeholder="Type a sentence, press Enter",
-                max_lines=8,
-                scale=5,
-                min_width=320,
-                elem_id="knn-input",
+                label="Text", placeholder=hint, scale=5, min_width=320, elem_id="knn-input"
             )
-            button = gr.Button(
-                "Find entities", variant="primary", scale=1, min_width=140, elem_id="knn-tag"
-            )
+            button = gr.Button("Find entities", variant="primary", min_width=140, elem_id="knn-tag")
         with gr.Row():
-            k, every, temperature, weight = _sliders(page)
-        problem = gr.HTML(elem_id="knn-problem")
-        sides = gr.HTML(HINT, elem_id="knn-sides")
-        shown = gr.State("")
-        words = gr.JSON(visible=False)
-        tags = gr.JSON(visible=False)
-        settings = [k, every, temperature, weight]
+            settings = k, every, *_ = _sliders(backend)
+        problem = _html("knn-problem")
+        sides = _html("knn-sides", HINT)
+        shown_text = gr.State("")
+        words, tags = gr.JSON(visible=False), gr.JSON(visible=False)
         if allow_edit:
             further = gr.State([])
             with gr.Accordion("Correct this sentence and add it to the datastore", open=False):
-                form = gr.HTML(elem_id="knn-form")
+                form = _html("knn-form")
                 with gr.Row(equal_height=True):
                     add = gr.Button("Add to the datastore", variant="primary", elem_id="knn-add")
-                    kind = gr.Textbox(
-                        placeholder="Another entity type",
-                        show_label=False,
-                        container=False,
-                        elem_id="knn-type",
+                    hint = "Another entity type"
+                    entity_type = gr.Textbox(
+                        placeholder=hint, show_label=False, container=False, elem_id="knn-type"
                     )
                     add_type = gr.Button("Offer this type", elem_id="knn-add-type")
-                told = gr.HTML(elem_id="knn-told")
-        gr.HTML("<h2>The stored sentences that decided</h2>")
-        neighbours = gr.HTML(elem_id="knn-neighbours")
+                told = _html("knn-told")
+        _html("knn-heading", "<h2>The stored sentences that decided</h2>")
+        neighbours = _html("knn-neighbours")
 
-        def tag(text: str, k: int, every: bool, temperature: float, weight: float) -> tuple:
-            answer = page.answer(text, -1 if every else k, temperature, weight)
-            problem = rendering.message(answer.error and f"error: {answer.error}", "error")
-            return problem, answer.sides, answer.neighbours, answer.words, answer.tags, text
-
-        def mix_anew(text: str, *settings: Any) -> tuple:
-            if None in settings:
-                return gr.skip(), gr.skip(), gr.skip()
-            return tag(text, *settings)[:3] if text else ("", HINT, "")
-
-        tagged = [problem, sides, neighbours, words, tags, shown]
-        found = gr.on(
-            [button.click, text.submit],
-            tag,
-            [text, *settings],
-            tagged,
-            api_name="tag",
-            show_progress="hidden",
-            **one,
-        )
-        gr.on(
-            [k.change, every.change, temperature.change, weight.change],
-            mix_anew,
-            [shown, *settings],
-            tagged[:3],
-            trigger_mode="always_last",
-            **private,
-        )
-        every.change(
-            lambda every: gr.update(interactive=not every), every, k, queue=False, **private
-        )
-        if not allow_edit:
-            return app
-
-        def fill_form(words: Sequence[str], tags: Sequence[str], further: Sequence[str]) -> tuple:
-            return rendering.form(words, tags, page.labels(further)) if words else "", ""
-
-        def offer_type(
-            words: Sequence[str], tags: Sequence[str], kind: str, further: list[str]
-        ) -> tuple:
-            try:
-                further = [*further, page.check_type(kind)]
-            except UserError as error:
-                return gr.skip(), further, kind, rendering.message(f"error: {error}", "error")
-            return fill_form(words, tags, further)[0], further, "", ""
-
-        def add_sentence(words: Sequence[str], tags: Sequence[str]) -> tuple:
-            try:
-                done = page.add(words or [], tags or [])
-            except UserError as error:
-                return rendering.message(f"error: {error}", "error"), gr.skip()
-            return rendering.message(done, "done"), _about(page)
-
-        found.then(fill_form, [words, tags, further], [form, told], queue=False, **private)
-        offered = [form, further, kind, told]
-        gr.on(
-            [add_type.click, kind.submit],
-            offer_type,
-            [words, tags, kind, further],
-            offered,
-            js=COLLECT,
-            **private,
-        )
-        add.click(
-            add_sentence, [words, tags], [told, about], js=COLLECT, api_name="add", **one
-        ).then(mix_anew, [shown, *settings], tagged[:3], **private)
+        answer = [problem, sides, neighbours, words, tags, shown_text]
+        asked, again = [button.click, text.submit], [shown_text, *settings]
+        tagged = gr.on(asked, tag, [text, *settings], answer, api_name="tag", **one)
+        changes = [setting.change for setting in settings]
+        gr.on(changes, tag_again, again, answer[:3], trigger_mode="always_last", **private)
+        every.change(lambda on: gr.update(interactive=not on), every, k, queue=False, **private)
+        if allow_edit:
+            tagged.then(fill_form, [words, tags, further], [form, told], queue=False, **private)
+            offered = [add_type.click, entity_type.submit]
+            chosen, shown = [words, tags, entity_type, further], [form, further, entity_type, told]
+            gr.on(offered, offer_type, chosen, shown, js=READ_CHOSEN_TAGS, **private)
+            one |= {"js": READ_CHOSEN_TAGS, "api_name": "add"}
+            added = add.click(add_sentence, [words, tags], [told, about], **one)
+            added.then(tag_again, again, answer[:3], **private)
     return app
 
 
 def serve(app: gr.Blocks, host: str, port: int) -> str:
-    """Serve the app from a thread of its own; returns its address.
+    """Serve the app from a thread of its own.
 
-    Raises `UserError` when the port is taken or the host is not this machine's.
+    Returns:
+        Its address.
+
+    Raises:
+        UserError: if the port is taken, or the host is not an address of this machine.
     """
+    # Only fonts of the system, so that nothing is loaded from other machines.
+    fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"]}
+    fonts["font_mono"] = ["ui-monospace", "monospace"]
+    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg", **fonts)
     try:
         _, address, _ = app.launch(
             server_name=host,
@@ -148,8 +123,8 @@ def serve(app: gr.Blocks, host: str, port: int) -> str:
             enable_monitoring=False,
             run_history=False,
             footer_links=[],
-            theme=theme(),
-            css=CSS,
+            theme=theme,
+            head=render("demo/head.html"),
         )
     except (OSError, ValueError) as error:
         raise UserError(
@@ -158,68 +133,37 @@ def serve(app: gr.Blocks, host: str, port: int) -> str:
     return address
 
 
-def theme() -> gr.themes.Base:
-    """Fonts of the system alone, so that nothing is fetched."""
-    base = gr.themes.Base(
-        primary_hue="teal",
-        neutral_hue="slate",
-        radius_size="lg",
-        font=FONTS,
-        font_mono=MONO_FONTS,
-    )
-    # The theme's own are hard to see.
-    return base.set(
-        body_text_color_subdued="*neutral_600",
-        block_info_text_color="*neutral_600",
-        block_title_text_color="*neutral_700",
-        block_label_text_color="*neutral_700",
-        button_primary_background_fill="*primary_700",
-        button_primary_background_fill_hover="*primary_800",
-        checkbox_border_color="*neutral_500",
-        checkbox_border_color_dark="*neutral_400",
-    )
+def _error(error: UserError) -> str:
+    return PARTS.message(f"error: {error}", "error")
 
 
-def _sliders(page: Page) -> tuple[gr.Slider, gr.Checkbox, gr.Slider, gr.Slider]:
-    start = page.tagger.settings
-    largest = max(min(LARGEST_K, page.tagger.store.entries), start.k)
+def _html(elem_id: str, value: str = "") -> gr.HTML:
+    return gr.HTML(value, elem_id=elem_id, elem_classes=["knn", "demo"], apply_default_css=False)
+
+
+def _sliders(backend: Backend) -> tuple[gr.Slider, gr.Checkbox, gr.Slider, gr.Slider]:
+    start = backend.settings
+    largest = max(min(LARGEST_K, backend.store.entries), start.k)
+    first_k = start.k if start.k > 0 else min(64, largest)
+    longest = max(1.0, 5 * start.temperature)
     with gr.Column(min_width=220):
-        k = gr.Slider(
-            1,
-            largest,
-            value=start.k if start.k > 0 else min(64, largest),
-            step=1,
-            label="k",
-            info="Nearest stored tokens that vote.",
-            interactive=start.k > 0,
-            elem_id="knn-k",
-        )
+        info = "Nearest stored tokens that vote."
+        k = _slider("k", info, 1, largest, 1, first_k, interactive=start.k > 0)
         every = gr.Checkbox(start.k == -1, label="every stored token votes", elem_id="knn-every")
     with gr.Column(min_width=220):
-        temperature = gr.Slider(
-            0.001,
-            max(1.0, 5 * start.temperature),
-            value=start.temperature,
-            step=0.001,
-            label="temperature",
-            info="The lower, the more the nearest count.",
-            elem_id="knn-temperature",
-        )
+        info = "The lower, the more the nearest count."
+        temperature = _slider("temperature", info, 0.001, longest, 0.001, start.temperature)
     with gr.Column(min_width=220):
-        weight = gr.Slider(
-            0.0,
-            1.0,
-            value=start.knn_weight,
-            step=0.01,
-            label="knn_weight",
-            info="Share of the neighbours' vote in the mix.",
-            elem_id="knn-weight",
-        )
-    for slider in (k, temperature, weight):
-        # Empty while a visitor types another number, which Gradio would fail on; the page judges it.
-        slider.preprocess = lambda payload: payload
+        info = "Share of the neighbours' vote in the mix."
+        weight = _slider("knn_weight", info, 0.0, 1.0, 0.01, start.knn_weight)
     return k, every, temperature, weight
 
 
-def _about(page: Page) -> str:
-    return f'<h1>kNN-NER</h1><p class="knn-note">{page.about()}</p>'
+def _slider(label: str, info: str, *limits: float, interactive: bool = True) -> gr.Slider:
+    low, high, step, value = limits
+    elem_id = f"knn-{label.removeprefix('knn_')}"
+    slider = gr.Slider(low, high, value, step=step, label=label, info=info, elem_id=elem_id)
+    slider.interactive = interactive
+    # Gradio fails on an empty field, while a visitor types another number; the backend reports it.
+    slider.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    return slider

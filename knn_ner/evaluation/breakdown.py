@@ -1,8 +1,8 @@
-"""Where a gain comes from: which tags and entities kNN puts right and which it spoils, group by group.
+"""Where a gain comes from: the tags and entities that kNN corrects and spoils, by groups of entities.
 
-Entities are those of the word-level F1. A group's F1 counts its gold entities and the predicted ones of the
-same kind, so that a predicted entity is in the group of its own type, length and form. The form of an entity
-(its words) is looked up among the entities of the datastore's sentences.
+Entities are those of the word-level F1. A group's F1 counts its gold entities and the predicted entities of the same
+kind: a predicted entity is in the group of its own type, length and form. The form of an entity (its words) is looked
+up among the entities of the datastore's sentences.
 """
 
 from collections import Counter, defaultdict
@@ -12,96 +12,97 @@ from typing import Any
 import numpy as np
 
 from knn_ner.data.spans import Span, word_spans
-from knn_ner.evaluation.prediction_files import SYSTEMS
+from knn_ner.evaluation.prediction_files import SYSTEMS, Predicted
 from knn_ner.evaluation.significance import f1_of, gain_interval, gains
 
 SEEN, OTHER_TYPE, UNSEEN = "seen", "seen with another type", "unseen"
-DIMENSIONS = ("type", "length", "form in training", "times in training")
-LENGTHS = ("1", "2", "3", "4", "5 or more")
-TIMES = ("0", "1", "2 to 4", "5 to 19", "20 or more")
-_TIMES_FROM = (0, 1, 2, 5, 20)
+# Bins by the value that they start at.
+LENGTHS = {"1": 1, "2": 2, "3": 3, "4": 4, "5 or more": 5}
+TIMES = {"0": 0, "1": 1, "2 to 4": 2, "5 to 19": 5, "20 or more": 20}
+AGREEMENTS = {
+    "below 0.5": 0, "0.5 to 0.7": 0.5, "0.7 to 0.9": 0.7, "0.9 to 0.99": 0.9, "0.99 to 1": 0.99,
+}  # fmt: skip
 NOT_SEARCHED = "not searched"
-AGREEMENTS = ("below 0.5", "0.5 to 0.7", "0.7 to 0.9", "0.9 to 0.99", "0.99 to 1")
-_AGREEMENTS_FROM = (0.0, 0.5, 0.7, 0.9, 0.99)
-# Of the intervals of groups, which are many.
+# The groups of each dimension in order; types are ordered by name.
+DIMENSIONS = {
+    "type": (),
+    "length": tuple(LENGTHS),
+    "form in training": (SEEN, OTHER_TYPE, UNSEEN),
+    "times in training": tuple(TIMES),
+}
+# For the intervals of groups, of which there are many.
 RESAMPLES = 2000
 
-# Of a sentence: words, gold tags, and the tags of tagger and kNN.
-Predicted = tuple[Sequence[str], Sequence[str], Sequence[str], Sequence[str]]
 Votes = Mapping[tuple[int, int], tuple[str, float]]
 
 
 class Forms:
-    """The forms of the entities in labelled sentences: how often each was which type."""
+    """How often each form has which type among the entities of labelled sentences."""
 
-    def __init__(self, sentences: Iterable[tuple[Sequence[str], Sequence[str]]], scheme: str):
+    def __init__(self, sentences: Iterable[tuple[Sequence[str], Sequence[str]]]):
+        """Count the forms in the words and tags of the sentences."""
         self._types: dict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
         for words, tags in sentences:
-            for type_, first, last in word_spans(tags, scheme):
+            for type_, first, last in word_spans(tags):
                 self._types[tuple(words[first : last + 1])][type_] += 1
 
     def groups(self, words: Sequence[str], span: Span) -> tuple[str, ...]:
         """The group of an entity in each of `DIMENSIONS`."""
         type_, first, last = span
-        length = last - first + 1
         types = self._types.get(tuple(words[first : last + 1]), Counter())
         times = types.total()
         form = SEEN if types[type_] else OTHER_TYPE if times else UNSEEN
-        bucket = TIMES[np.searchsorted(_TIMES_FROM, times, side="right") - 1]
-        return type_, LENGTHS[min(length, len(LENGTHS)) - 1], form, bucket
+        return type_, _bin(LENGTHS, last + 1 - first), form, _bin(TIMES, times)
 
 
 def break_down(
-    seeds: Sequence[Sequence[Predicted]], votes: Sequence[Votes], forms: Forms, scheme: str
+    seeds: Sequence[Sequence[Predicted]], votes: Sequence[Votes], forms: Forms
 ) -> dict[str, Any]:
-    """The breakdown of all seeds' predictions of the same sentences; `votes` likewise.
+    """Break down the predictions that all seeds made of the same sentences, and the votes of their neighbours.
 
     Returns:
-        tags, entities: what changed, on average over seeds (see `changed_tags`, `changed_entities`).
-        groups: for each of `DIMENSIONS` a list of groups with their gold entities, mean F1 of both systems,
-            mean gain, its 95% interval, and the entities changed.
-        agreement: for each bin of the neighbours' agreement the words, and what became of them.
+        `tags`, `entities`: what changed, on average over seeds (see `changed_tags`, `changed_entities`).
+        `groups`: for each of `DIMENSIONS` a list of groups with their gold entities, mean F1 of both systems,
+        mean gain, its 95% interval, and the entities changed.
+        `agreement`: for each bin of the neighbours' agreement the words, and what became of them.
     """
     return {
-        "tags": _mean([changed_tags(sentences) for sentences in seeds]),
-        "entities": _mean([changed_entities(sentences, scheme) for sentences in seeds]),
-        "groups": group_gains(seeds, forms, scheme),
+        "tags": _mean(list(map(changed_tags, seeds))),
+        "entities": _mean(list(map(changed_entities, seeds))),
+        "groups": group_gains(seeds, forms),
         "agreement": by_agreement(seeds, votes),
     }
 
 
 def changed_tags(sentences: Sequence[Predicted]) -> dict[str, int]:
-    """Words whose tag kNN changed: fixed, broken, and wrong before and after."""
+    """Count words whose tag kNN changed: fixed, broken, and wrong before and after (other)."""
     counts = Counter(words=0, changed=0, fixed=0, broken=0, other=0)
     for _, gold, base, knn in sentences:
-        counts["words"] += len(gold)
         for true, before, after in zip(gold, base, knn, strict=True):
-            if before != after:
-                counts["changed"] += 1
-                counts[_change(true, before, after)] += 1
+            counts.update(_changes(true, before, after))
     return dict(counts)
 
 
-def changed_entities(sentences: Sequence[Predicted], scheme: str) -> dict[str, int]:
-    """Entities that kNN changed: right ones found or lost, wrong ones removed or added."""
+def changed_entities(sentences: Sequence[Predicted]) -> dict[str, int]:
+    """Count entities that kNN changed: right ones found or lost, wrong ones removed or added."""
     counts = Counter(gold=0, found=0, lost=0, removed=0, added=0)
     for _, *tags in sentences:
-        gold, base, knn = (set(word_spans(each, scheme)) for each in tags)
+        gold, base, knn = (set(word_spans(each)) for each in tags)
         counts["gold"] += len(gold)
         _count_changes(counts, gold, base, knn)
     return dict(counts)
 
 
 def group_gains(
-    seeds: Sequence[Sequence[Predicted]], forms: Forms, scheme: str
+    seeds: Sequence[Sequence[Predicted]], forms: Forms
 ) -> dict[str, list[dict[str, Any]]]:
-    """Tagger and kNN on each group of entities, groups in their natural order."""
+    """Score tagger and kNN on each group of entities, groups in their natural order."""
     shape = len(SYSTEMS), len(seeds), len(seeds[0]), 3
     counts: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.zeros(shape, np.int64))
     changes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for seed, sentences in enumerate(seeds):
         for row, (words, *tags) in enumerate(sentences):
-            parts = [set(word_spans(each, scheme)) for each in tags]
+            parts = [set(word_spans(each)) for each in tags]
             groups = {span: forms.groups(words, span) for span in set().union(*parts)}
             for place, dimension in enumerate(DIMENSIONS):
                 for name in {each[place] for each in groups.values()}:
@@ -114,28 +115,26 @@ def group_gains(
     return {
         dimension: [
             _group(name, counts[dimension, name], changes[dimension, name])
-            for name in _in_order(dimension, [key[1] for key in counts if key[0] == dimension])
+            for name in order or sorted(name for each, name in counts if each == dimension)
+            if (dimension, name) in changes
         ]
-        for dimension in DIMENSIONS
+        for dimension, order in DIMENSIONS.items()
     }
 
 
 def by_agreement(
     seeds: Sequence[Sequence[Predicted]], votes: Sequence[Votes]
 ) -> list[dict[str, Any]]:
-    """Words by their neighbours' agreement (the share of the vote's likeliest label), on average over seeds."""
-    rows = {name: Counter() for name in (*AGREEMENTS, NOT_SEARCHED)}
+    """Count words by their neighbours' agreement (the likeliest label's share), on average over seeds."""
+    rows: dict[str, Counter[str]] = {name: Counter() for name in (*AGREEMENTS, NOT_SEARCHED)}
     for sentences, voted in zip(seeds, votes, strict=True):
         for row, (_, gold, base, knn) in enumerate(sentences):
             for place, (true, before, after) in enumerate(zip(gold, base, knn, strict=True)):
                 vote = voted.get((row, place))
-                counts = rows[NOT_SEARCHED if vote is None else _agreement(vote[1])]
-                counts["words"] += 1
+                counts = rows[NOT_SEARCHED if vote is None else _bin(AGREEMENTS, vote[1])]
                 counts["entity words"] += true != "O"
                 counts["tagger right"] += true == before
-                if before != after:
-                    counts["changed"] += 1
-                    counts[_change(true, before, after)] += 1
+                counts.update(_changes(true, before, after))
     names = ("words", "entity words", "tagger right", "changed", "fixed", "broken", "other")
     return [
         {"agreement": name} | {each: counts[each] / len(seeds) for each in names}
@@ -143,8 +142,12 @@ def by_agreement(
     ]
 
 
-def _change(true: str, before: str, after: str) -> str:
-    return "fixed" if after == true else "broken" if before == true else "other"
+def _changes(true: str, before: str, after: str) -> list[str]:
+    """What a word counts as."""
+    if before == after:
+        return ["words"]
+    outcome = "fixed" if after == true else "broken" if before == true else "other"
+    return ["words", "changed", outcome]
 
 
 def _count_changes(counts: Counter[str], gold: set[Span], base: set[Span], knn: set[Span]) -> None:
@@ -155,7 +158,7 @@ def _count_changes(counts: Counter[str], gold: set[Span], base: set[Span], knn: 
 
 
 def _group(name: str, counts: np.ndarray, changes: Counter[str]) -> dict[str, Any]:
-    """counts: (systems, seeds, sentences, 3)."""
+    """The scores of a group from its counts, (systems, seeds, sentences, 3)."""
     base, knn = counts
     seeds = counts.shape[1]
     return {
@@ -168,18 +171,9 @@ def _group(name: str, counts: np.ndarray, changes: Counter[str]) -> dict[str, An
     } | {each: changes[each] / seeds for each in ("found", "lost", "removed", "added")}
 
 
-def _in_order(dimension: str, names: list[str]) -> list[str]:
-    known = {
-        "length": LENGTHS,
-        "form in training": (SEEN, OTHER_TYPE, UNSEEN),
-        "times in training": TIMES,
-    }
-    order = known.get(dimension, sorted(names))
-    return [name for name in order if name in names]
-
-
-def _agreement(share: float) -> str:
-    return AGREEMENTS[np.searchsorted(_AGREEMENTS_FROM, share, side="right") - 1]
+def _bin(starts: Mapping[str, float], value: float) -> str:
+    """The last of several ascending bins that starts at or below a value."""
+    return [name for name, start in starts.items() if start <= value][-1]
 
 
 def _mean(counts: Sequence[Mapping[str, int]]) -> dict[str, float]:

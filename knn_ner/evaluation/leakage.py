@@ -1,22 +1,19 @@
-"""Which test sentences the datastore has seen: word for word, or nearly so.
+"""Test sentences that the datastore holds, word for word or nearly.
 
-A tagger that looks sentences up scores what it has stored; so that a score says something of new text, these
-sentences are counted, and each score is also given without them.
-
-Nearly the same are two sentences of edit similarity 0.8 or more: 1 - d / n, where d is the Levenshtein distance
-of their tokens (words, or characters where these are the tokens; letter case aside) and n the length of the
-longer. With up to four tokens that means the same ones. Pairs are found by the prefix filter of similarity
-joins (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007): each pair has a token in common among
-the rarest ones of both.
+A tagger that looks sentences up scores what it has stored. So these test sentences are counted, and each score is
+also given without them: that score tells how well new text is tagged.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from rapidfuzz import process
+from rapidfuzz.distance import Levenshtein
 
+# Two sentences with this edit similarity or more are nearly equal. With up to four tokens, only equal ones are.
 SIMILARITY = 0.8
 
 Tokens = Sequence[str]
@@ -24,10 +21,12 @@ Tokens = Sequence[str]
 
 @dataclass(frozen=True)
 class Leakage:
-    """Test sentences that are among the stored ones; arrays (sentences,) bool.
+    """Test sentences that are among the stored ones.
 
-    exact: word for word. retagged: of these, those that have no copy with the same tags. near: nearly the same
-        as a stored one, but not exact.
+    Attributes:
+        exact: (sentences,) bool, word for word.
+        retagged: (sentences,) bool, exact, but no stored copy has the same tags.
+        near: (sentences,) bool, nearly equal to a stored one, but not exact.
     """
 
     exact: np.ndarray
@@ -35,117 +34,57 @@ class Leakage:
     near: np.ndarray
 
     def counts(self) -> dict[str, int]:
-        """How many there are of each."""
-        return {
-            "sentences": len(self.exact),
-            "exact": int(self.exact.sum()),
-            "retagged": int(self.retagged.sum()),
-            "near": int(self.near.sum()),
-        }
+        """The number of sentences, and of each kind."""
+        kinds = vars(self).items()
+        return {"sentences": len(self.exact)} | {kind: int(each.sum()) for kind, each in kinds}
 
 
 def find_leakage(
-    test: Sequence[tuple[Tokens, Tokens]],
-    stored: Iterable[tuple[Tokens, Tokens]],
-    similarity: float = SIMILARITY,
+    test: Sequence[tuple[Tokens, Tokens]], stored: Iterable[tuple[Tokens, Tokens]]
 ) -> Leakage:
-    """Look for test sentences among stored ones; both are pairs of tokens and tags."""
+    """Look for test sentences among stored ones; both are given as tokens and tags."""
     tags_of: dict[tuple[str, ...], set[tuple[str, ...]]] = defaultdict(set)
     for tokens, tags in stored:
         tags_of[tuple(tokens)].add(tuple(tags))
-    exact = np.array([tuple(tokens) in tags_of for tokens, _ in test], dtype=bool)
-    retagged = np.array(
-        [
-            found and tuple(tags) not in tags_of[tuple(tokens)]
-            for found, (tokens, tags) in zip(exact, test, strict=True)
-        ],
-        dtype=bool,
-    )
-    index = SimilarSentences(tags_of, similarity)
-    near = np.array(
-        [not found and index.has(tokens) for found, (tokens, _) in zip(exact, test, strict=True)],
-        dtype=bool,
-    )
-    return Leakage(exact, retagged, near)
+    similar = SimilarSentences(tags_of)
+    found = np.zeros((len(test), 3), dtype=bool)
+    for row, (tokens, tags) in enumerate(test):
+        if tuple(tokens) in tags_of:
+            found[row, :2] = True, tuple(tags) not in tags_of[tuple(tokens)]
+        else:
+            found[row, 2] = similar.has(tokens)
+    return Leakage(*found.T)
 
 
 class SimilarSentences:
-    """Sentences to be asked whether another one is nearly the same as one of them.
+    """Sentences that others are compared with.
 
-    similarity: the least edit similarity, above 0, at most 1.
+    The edit similarity of two sentences is 1 - d / n, where d is the Levenshtein distance of their tokens, letter
+    case aside, and n the number of tokens of the longer one.
     """
 
     def __init__(self, sentences: Iterable[Tokens], similarity: float = SIMILARITY):
+        """Keep the sentences; similarity: the least edit similarity of nearly equal ones, above 0, at most 1."""
         self._similarity = similarity
-        self._sentences = list(dict.fromkeys(_folded(tokens) for tokens in sentences))
-        self._frequency: Counter[tuple[str, int]] = Counter()
-        for sentence in self._sentences:
-            self._frequency.update(_numbered(sentence))
-        self._containing: dict[tuple[str, int], list[int]] = defaultdict(list)
-        for number, sentence in enumerate(self._sentences):
-            for feature in self._prefix(sentence):
-                self._containing[feature].append(number)
+        self._characters: dict[str, str] = {}
+        self._of_length: dict[int, set[str]] = defaultdict(set)
+        for tokens in sentences:
+            self._of_length[len(tokens)].add(self._encode(tokens))
 
     def has(self, tokens: Tokens) -> bool:
-        """Whether one of the sentences is nearly the same."""
-        sentence = _folded(tokens)
-        bag = Counter(sentence)
-        candidates = {
-            number
-            for feature in self._prefix(sentence)
-            for number in self._containing.get(feature, ())
-        }
-        for number in candidates:
-            other = self._sentences[number]
-            longer = max(len(sentence), len(other))
-            most = math.floor((1 - self._similarity) * longer + 1e-9)
-            # Each edit takes away at most one common token.
-            if (
-                abs(len(sentence) - len(other)) <= most
-                and (bag & Counter(other)).total() >= longer - most
-                and edit_distance(sentence, other, most) <= most
+        """Whether one of the sentences is nearly equal to the given one."""
+        sentence, size = self._encode(tokens), len(tokens)
+        for length, others in self._of_length.items():
+            most = math.floor((1 - self._similarity) * max(size, length) + 1e-9)
+            if abs(size - length) <= most and process.extractOne(
+                sentence, others, scorer=Levenshtein.distance, score_cutoff=most
             ):
                 return True
         return False
 
-    def _prefix(self, sentence: Tokens) -> list[tuple[str, int]]:
-        """The rarest tokens of a sentence, so many that each similar one has one of them among its own.
-
-        Similar ones have at least `similarity` of the longer one's tokens in common, repetitions counted.
-        """
-        features = sorted(_numbered(sentence), key=lambda each: (self._frequency[each], each))
-        common = math.ceil(self._similarity * len(sentence) - 1e-9)
-        return features[: len(sentence) - common + 1]
-
-
-def edit_distance(a: Tokens, b: Tokens, most: int) -> int:
-    """The Levenshtein distance of two sequences if it is at most `most`, else some greater number."""
-    if abs(len(a) - len(b)) > most:
-        return most + 1
-    row = list(range(len(b) + 1))
-    for i, left in enumerate(a, start=1):
-        before, row = row, [i] + [most + 1] * len(b)
-        # Outside of this band the distance is greater than `most`.
-        for j in range(max(1, i - most), min(len(b), i + most) + 1):
-            row[j] = min(
-                before[j - 1] + (left != b[j - 1]),
-                before[j] + 1,
-                row[j - 1] + 1,
-            )
-        if min(row) > most:
-            return most + 1
-    return row[-1]
-
-
-def _folded(tokens: Tokens) -> tuple[str, ...]:
-    return tuple(token.casefold() for token in tokens)
-
-
-def _numbered(sentence: Tokens) -> list[tuple[str, int]]:
-    """Each token with how many of the same came before it, so that sets of these are multisets."""
-    seen: Counter[str] = Counter()
-    features = []
-    for token in sentence:
-        features.append((token, seen[token]))
-        seen[token] += 1
-    return features
+    def _encode(self, tokens: Tokens) -> str:
+        """A sentence as a string with one character for each token, which rapidfuzz compares fastest."""
+        return "".join(
+            self._characters.setdefault(token.casefold(), chr(len(self._characters)))
+            for token in tokens
+        )

@@ -1,31 +1,29 @@
 """The two scores of a tagging: word level (conlleval and strict) and the paper's piece level."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
-from seqeval.metrics import f1_score
-from seqeval.scheme import IOB2, IOBES
 
-from knn_ner.data.spans import (
-    Span,
-    conlleval_tags,
-    published_spans,
-    to_bmes,
-    word_spans,
-)
+from knn_ner.data.spans import Span, published_spans, strict_spans, to_bmes, word_spans
+from knn_ner.data.tags import SCHEMES
+from knn_ner.utils.errors import UserError
+
+SCORES = ("f1", "strict_f1", "piece_f1")
 
 Tags = Sequence[Sequence[str]]
+# The gold and the predicted entities of each sentence.
+Spans = list[tuple[set[Span], set[Span]]]
 
 
 def percentages(
     true_positive: np.ndarray | int, predicted: np.ndarray | int, gold: np.ndarray | int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall and F1 in percent from counts of entities; 0 where a ratio has no base.
+    """Precision, recall and F1 in percent from counts of entities, which broadcast; 0 where the denominator is 0.
 
-    Counts may be integers or integer arrays that broadcast; the results have their shape.
-    F1 is one correctly rounded division, 200 tp / (predicted + gold): equal scores are equal
-    floats, which choosing the best of many settings relies on.
+    F1 is one correctly rounded division, 200 tp / (predicted + gold), so that equal scores are equal floats: the
+    choice of the best of many settings relies on it.
     """
     true_positive, predicted, gold = np.broadcast_arrays(true_positive, predicted, gold)
 
@@ -45,95 +43,100 @@ def score(
     gold_pieces: Tags,
     predicted_pieces: Tags,
     scheme: str,
-) -> dict:
-    """Score predicted tags, sentence by sentence, against gold tags of the same lengths.
+) -> dict[str, Any]:
+    """Score predicted tags of words and of word pieces against gold tags, sentence by sentence.
 
-    `scheme` is BIO, IOBES or BMES and holds for all four. All scores are percent, unrounded:
+    Returns:
+        Scores in percent, unrounded; 0 without gold or predicted entities. `precision`, `recall`, `f1`: entities over
+        words, micro average, as conlleval and seqeval's default mode count them; `per_type`: the same for each type,
+        and `support`, its gold count. `strict_f1`: over words, as seqeval's strict mode, where a malformed run is no
+        entity. `piece_precision`, `piece_recall`, `piece_f1`: entities over pieces, as published.
 
-    - `precision`, `recall`, `f1`: entities over words, micro average, as conlleval and seqeval's
-      default mode count them; `per_type`: the same for each type, and `support`, its gold count.
-    - `strict_f1`: over words, seqeval's strict mode, where a malformed run is no entity at all.
-    - `piece_precision`, `piece_recall`, `piece_f1`: entities over pieces, as published.
-
-    A score without gold or predicted entities is 0. Raises UserError for an unknown scheme and
-    ValueError when gold and prediction differ in length.
+    Raises:
+        UserError: for a scheme other than BIO, IOBES and BMES.
+        ValueError: if gold and prediction differ in length.
     """
-    _check_lengths(gold_words, predicted_words, "words")
-    _check_lengths(gold_pieces, predicted_pieces, "pieces")
-
-    words = _count_words(gold_words, predicted_words, scheme)
-    pieces = _count(
-        gold_pieces, predicted_pieces, lambda tags: published_spans(to_bmes(tags, scheme))
+    words, strict, pieces = _spans(
+        gold_words, predicted_words, gold_pieces, predicted_pieces, scheme
     )
-    precision, recall, f1 = _rates(words)
-    piece_precision, piece_recall, piece_f1 = _rates(pieces)
+    types = sorted({span[0] for sides in words for side in sides for span in side})
+    right, predicted, gold = _counts(strict).sum(axis=0).tolist()
+    # 2 p r / (p + r), rounded as seqeval rounds it.
+    p, r = right / max(predicted, 1), right / max(gold, 1)
     return {
-        "precision": precision,
-        "recall": recall,
-        "f1": f1,
-        "strict_f1": _strict_f1(gold_words, predicted_words, scheme),
-        "piece_precision": piece_precision,
-        "piece_recall": piece_recall,
-        "piece_f1": piece_f1,
-        "per_type": {type_: _type_scores(words, type_) for type_ in sorted(words[1] | words[2])},
+        **_rates(words),
+        "strict_f1": 100 * (2 * p * r / (p + r)) if right else 0.0,
+        **{f"piece_{name}": value for name, value in _rates(pieces).items()},
+        "per_type": {type_: _type_scores(words, type_) for type_ in types},
     }
 
 
-def word_f1(gold_words: Tags, predicted_words: Tags, scheme: str) -> float:
-    """The `f1` of `score` alone, for choosing a checkpoint; raises what `score` raises."""
-    _check_lengths(gold_words, predicted_words, "words")
-    return _rates(_count_words(gold_words, predicted_words, scheme))[2]
+def word_f1(gold: Tags, predicted: Tags) -> float:
+    """The `f1` of `score` alone, for choosing a checkpoint.
+
+    Raises:
+        ValueError: if gold and prediction differ in length.
+    """
+    return _rates(_pair(gold, predicted, word_spans, "words"))["f1"]
 
 
-# Entities by type: right, predicted, gold.
-_Counts = tuple[Counter, Counter, Counter]
+def sentence_counts(
+    gold_words: Tags, predicted_words: Tags, gold_pieces: Tags, predicted_pieces: Tags, scheme: str
+) -> np.ndarray:
+    """Right, predicted and gold entities of each sentence, as each of `SCORES` counts them.
+
+    Arguments and errors are those of `score`, whose F1 are 200 right / (predicted + gold) of the sums.
+
+    Returns:
+        (sentences, scores, 3) int64.
+    """
+    spans = _spans(gold_words, predicted_words, gold_pieces, predicted_pieces, scheme)
+    return np.stack([_counts(pairs) for pairs in spans], axis=1)
 
 
-def _count_words(gold: Tags, predicted: Tags, scheme: str) -> _Counts:
-    return _count(gold, predicted, lambda tags: word_spans(tags, scheme))
+def _spans(
+    gold_words: Tags, predicted_words: Tags, gold_pieces: Tags, predicted_pieces: Tags, scheme: str
+) -> tuple[Spans, Spans, Spans]:
+    """The entities that each of `SCORES` counts."""
+    if scheme not in SCHEMES:
+        raise UserError(f"unknown tagging scheme {scheme!r}: expected one of {', '.join(SCHEMES)}")
 
+    def published(tags: Sequence[str]) -> list[Span]:
+        return published_spans(to_bmes(tags, scheme))
 
-def _count(gold: Tags, predicted: Tags, spans_of: Callable[[Sequence[str]], list[Span]]) -> _Counts:
-    counts = Counter(), Counter(), Counter()
-    for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
-        # A span is at most once in a sentence, so that sets lose nothing of the multiset.
-        gold_spans, predicted_spans = set(spans_of(gold_tags)), set(spans_of(predicted_tags))
-        for counter, spans in zip(
-            counts, (gold_spans & predicted_spans, predicted_spans, gold_spans), strict=True
-        ):
-            counter.update(type_ for type_, _, _ in spans)
-    return counts
-
-
-def _rates(counts: _Counts) -> tuple[float, float, float]:
-    return tuple(float(rate) for rate in percentages(*(counter.total() for counter in counts)))
-
-
-def _type_scores(counts: _Counts, type_: str) -> dict:
-    rates = percentages(*(counter[type_] for counter in counts))
-    precision, recall, f1 = (float(rate) for rate in rates)
-    return {"precision": precision, "recall": recall, "f1": f1, "support": counts[2][type_]}
-
-
-def _strict_f1(gold: Tags, predicted: Tags, scheme: str) -> float:
-    if not gold:  # seqeval takes no empty corpus
-        return 0.0
-    return 100 * float(
-        f1_score(
-            [conlleval_tags(tags, scheme) for tags in gold],
-            [conlleval_tags(tags, scheme) for tags in predicted],
-            mode="strict",
-            scheme=IOB2 if scheme == "BIO" else IOBES,
-            zero_division=0,
-        )
+    return (
+        _pair(gold_words, predicted_words, word_spans, "words"),
+        _pair(gold_words, predicted_words, partial(strict_spans, scheme=scheme), "words"),
+        _pair(gold_pieces, predicted_pieces, published, "pieces"),
     )
 
 
-def _check_lengths(gold: Tags, predicted: Tags, what: str) -> None:
+def _pair(
+    gold: Tags, predicted: Tags, spans_of: Callable[[Sequence[str]], list[Span]], what: str
+) -> Spans:
     if len(gold) != len(predicted):
         raise ValueError(f"{len(predicted)} predicted sentences for {len(gold)} gold ones")
-    for index, (gold_tags, predicted_tags) in enumerate(zip(gold, predicted, strict=True)):
-        if len(gold_tags) != len(predicted_tags):
-            raise ValueError(
-                f"sentence {index}: {len(predicted_tags)} predicted {what} for {len(gold_tags)}"
-            )
+    pairs = list(zip(gold, predicted, strict=True))
+    for index, (true, tags) in enumerate(pairs):
+        if len(true) != len(tags):
+            raise ValueError(f"sentence {index}: {len(tags)} predicted {what} for {len(true)}")
+    return [(set(spans_of(true)), set(spans_of(tags))) for true, tags in pairs]
+
+
+def _counts(spans: Spans) -> np.ndarray:
+    """(sentences, 3) int64: right, predicted and gold entities."""
+    counts = [(len(gold & found), len(found), len(gold)) for gold, found in spans]
+    return np.array(counts, dtype=np.int64).reshape(-1, 3)
+
+
+def _rates(spans: Spans) -> dict[str, float]:
+    rates = percentages(*_counts(spans).sum(axis=0))
+    return dict(zip(("precision", "recall", "f1"), map(float, rates), strict=True))
+
+
+def _type_scores(spans: Spans, type_: str) -> dict[str, float]:
+    def own(side: set[Span]) -> set[Span]:
+        return {span for span in side if span[0] == type_}
+
+    rates = _rates([(own(gold), own(found)) for gold, found in spans])
+    return rates | {"support": sum(len(own(gold)) for gold, _ in spans)}

@@ -1,28 +1,28 @@
 """Is the gain real? An interval and a p-value for the difference of two systems, over sentences and seeds.
 
-Two things vary that have nothing to do with the method: which sentences the test set happens to hold, and
-the seed of the training. The mean gain over the seeds is the estimate; each question asked of it has a
-procedure of its own:
+The mean gain over the seeds is the estimate. It varies with the sentences that the test set happens to hold and with
+the seed of the training. Two questions are asked of it:
 
-- **Interval** (`gain_interval`): what would the mean gain be with other test sentences *and* other seeds? A
-  bootstrap percentile interval (Efron and Tibshirani 1993, chapters 8 and 13; Koehn 2004 for scores that are
-  no mean over sentences) that resamples both. They are crossed, since every tagger tags every sentence:
-  each replicate draws sentences, the same for all seeds, and independently of that seeds, the same for all
-  sentences (the pigeonhole bootstrap, Owen 2007, which errs on the wide side). Of n seeds n - 1 are drawn,
-  with replacement: with so few of them the n of the plain bootstrap would make their spread too small, by
-  the factor (n - 1) / n in the variance (Rao and Wu 1988). With a single seed only sentences are drawn.
-- **p-value** (`p_value`): if tagger and kNN were the same system, how often would chance alone give a mean gain
-  this far from 0? Paired approximate randomisation (Noreen 1989; Yeh 2000): the two outputs for a sentence are
-  swapped or not. The sentence is the unit: the seeds' outputs of one sentence are much alike, so that all are
-  swapped together (as if they were independent, p would be far too small). It is about these taggers, and
-  says nothing of other seeds; the interval does. Neither says anything of other corpora, nor, below p = 0.05,
-  that a gain matters (Berg-Kirkpatrick, Burkett and Klein 2012).
+- **Interval** (`gain_interval`): what would the mean gain be with other test sentences *and* other seeds? A bootstrap
+  percentile interval (Efron and Tibshirani 1993, chapters 8 and 13; Koehn 2004 for scores that are no mean over
+  sentences) that resamples both. They are crossed, since every tagger tags every sentence: each replicate draws
+  sentences, the same for all seeds, and independently seeds, the same for all sentences (the pigeonhole bootstrap,
+  Owen 2007, which errs on the wide side). Of n seeds n - 1 are drawn, with replacement: the n draws of the plain
+  bootstrap would make the variance of so few seeds too small, by the factor (n - 1) / n (Rao and Wu 1988). With a
+  single seed, only sentences are drawn.
+- **p-value** (`p_value`): if tagger and kNN were the same system, how often would chance alone give a mean gain this
+  far from 0? Paired approximate randomisation (Noreen 1989; Yeh 2000): the two outputs for a sentence are swapped or
+  not. The sentence is the unit: the seeds' outputs of one sentence are similar, so all are swapped together (if they
+  were swapped independently, p would be far too small). The p-value is about these taggers, and says nothing of
+  other seeds; the interval does. Neither says anything of other corpora, nor that a significant gain matters
+  (Berg-Kirkpatrick, Burkett and Klein 2012).
 
-The dev sentences, on which settings are tuned, are taken as they are by both: what tuning costs or wins by
-chance is in the gain, but not how much it would vary with another dev set.
+Both take the dev sentences, on which settings are tuned, as given: the gain includes what tuning wins or loses by
+chance, but not how much that would vary with another dev set. F1 is no mean over sentences but a ratio of sums. So each
+sentence's counts of right, predicted and gold entities are resampled, and F1 is computed from their sums.
 
-F1 is no mean over sentences but a ratio of sums, so that what is resampled are each sentence's counts of right,
-predicted and gold entities, and F1 is computed of their sums.
+`base` and `knn` are these counts of two systems, (seeds, sentences, 3) of the same sentences in the same order. Other
+shapes raise ValueError.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ from knn_ner.evaluation.metrics import percentages
 
 RESAMPLES = 9999
 LEVEL = 0.95
-# Sentences drawn at once: bounds the memory, whatever the number of resamples.
+# Sentences drawn at once. It bounds the memory, whatever the number of resamples.
 DRAWN_AT_ONCE = 4_000_000
 
 
@@ -42,25 +42,15 @@ def f1_of(counts: np.ndarray) -> np.ndarray:
 
 
 def gains(base: np.ndarray, knn: np.ndarray) -> np.ndarray:
-    """The gain in F1 of each seed: (seeds,), from counts (seeds, sentences, 3)."""
+    """The gain in F1 of each seed: (seeds,)."""
     return f1_of(knn.sum(axis=1)) - f1_of(base.sum(axis=1))
 
 
 def gain_interval(
-    base: np.ndarray,
-    knn: np.ndarray,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
-    seed: int = 0,
+    base: np.ndarray, knn: np.ndarray, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> tuple[float, float]:
-    """The bootstrap interval of the mean gain over sentences and seeds (see the module).
-
-    base, knn: (seeds, sentences, 3) counts of right, predicted and gold entities, of the same sentences
-        in the same order.
-
-    Returns: its lower and upper end, in percent. Raises ValueError for arrays of other shapes.
-    """
-    return interval_of(gain_replicates(base, knn, resamples, seed), level)
+    """Lower and upper end, in percent, of the bootstrap interval of the mean gain over sentences and seeds."""
+    return interval_of(gain_replicates(base, knn, resamples), level)
 
 
 def interval_of(replicates: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
@@ -75,8 +65,7 @@ def gain_replicates(
 ) -> np.ndarray:
     """The mean gain on each resample of sentences and seeds: (resamples,).
 
-    What is resampled with another `seed` is independent, so that the average of several corpora has the
-    averages of their replicates. Arguments and errors as in `gain_interval`.
+    Those of another `seed` are independent: the average gain of several corpora has the averages of their replicates.
     """
     _check(base, knn)
     generator = np.random.default_rng(seed)
@@ -96,13 +85,12 @@ def gain_replicates(
 
 
 def p_value(base: np.ndarray, knn: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p-value of the mean gain by paired approximate randomisation (see the module).
+    """Two-sided p-value of the mean gain by paired approximate randomisation.
 
-    It is exact where there are no more ways to swap than resamples; else the lowest one that can come out
-    is 2 / (resamples + 1). Arguments and errors as in `gain_interval`.
+    It is exact if there are no more ways to swap than resamples; otherwise it is at least 2 / (resamples + 1).
     """
     _check(base, knn)
-    # Where both systems have the same counts swapping changes nothing.
+    # Swapping equal counts changes nothing.
     differs = (base != knn).any(axis=(0, 2))
     if differs.sum() < 2:
         # A single sentence is as extreme swapped as not.
@@ -117,15 +105,10 @@ def p_value(base: np.ndarray, knn: np.ndarray, resamples: int = RESAMPLES, seed:
         return (f1_of(middle + offset) - f1_of(middle - offset)).mean(axis=-1)
 
     result = permutation_test(
-        (np.ones(differs.sum()),),
-        mean_gain,
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=resamples,
-        batch=max(1, DRAWN_AT_ONCE // 10 // int(differs.sum())),
-        axis=-1,
+        (np.ones(differs.sum()),), mean_gain, permutation_type="samples", vectorized=True, axis=-1,
+        n_resamples=resamples, batch=max(1, DRAWN_AT_ONCE // 10 // int(differs.sum())),
         rng=np.random.default_rng(seed),
-    )
+    )  # fmt: skip
     return float(result.pvalue)
 
 

@@ -1,107 +1,76 @@
 """The word-level F1 of every knn_weight at once, for one choice of k and temperature.
 
-The predicted label of a piece is the arg max of `(1 - w) * base + w * vote`. As w goes from 0 to 1
-each label's mix is a straight line, so the arg max is the upper envelope of L lines and changes at
-finitely many break points, and only in pieces where tagger and vote disagree. Between two break
-points of the whole corpus nothing changes: F1 is a piecewise constant function of w, and it is
-computed exactly by recounting, for each break point, the one sentence that it touches.
+The predicted label of a piece is the arg max of `(1 - w) * base + w * vote`. As w goes from 0 to 1, each label's mix
+is a straight line. So the arg max is the upper envelope of L lines: it changes at finitely many break points, and only
+in pieces where tagger and vote disagree. Between two break points of the whole corpus nothing changes, so F1 is a
+piecewise constant function of w. It is exact: for each break point, the one sentence that it touches is recounted.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from knn_ner.data.spans import SpanCounter, ranges
 from knn_ner.evaluation.metrics import percentages
 
-# Break points closer than this are the same up to rounding; what lies between them is no interval.
+if TYPE_CHECKING:
+    from knn_ner.data.word_decoding import WordDecoder
+
+# Weights closer than this are the same up to rounding: between them lies no interval.
 RESOLUTION = 1e-9
-
-# Pieces recounted at a time: bounds the memory of a curve, whatever the number of break points.
+# Pieces recounted at a time. It bounds the memory of a curve, whatever the number of break points.
 _PIECES_AT_ONCE = 2_000_000
-
-
-class Decoder(Protocol):
-    """Turns piece labels into word labels, many sentences at once."""
-
-    def words(
-        self, piece_labels: np.ndarray, sentences: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Decode a concatenation of sentences, in which a sentence may stand more than once.
-
-        piece_labels: (P,) label ids of the scored pieces of sentences[0], then of sentences[1], ...
-        sentences: (R,) sentence indices.
-        Returns the label ids of their words (V,) in the same order, and for each word the row of
-        `sentences` that it belongs to (V,).
-        """
-
-
-class IdentityDecoder:
-    """For text in which every word is one piece, and every piece is scored.
-
-    sentence_of_piece: (N,) the sentence of each piece, ascending.
-    """
-
-    def __init__(self, sentence_of_piece: np.ndarray, sentence_count: int) -> None:
-        self._lengths = np.bincount(sentence_of_piece, minlength=sentence_count)
-
-    def words(
-        self, piece_labels: np.ndarray, sentences: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return piece_labels, np.repeat(np.arange(len(sentences)), self._lengths[sentences])
 
 
 def break_points(base: np.ndarray, vote: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where the arg max of `(1 - w) * base + w * vote` changes as w goes from 0 to 1.
 
-    base, vote: (M, L) the tagger's and the neighbours' distributions of M pieces.
-    Returns, for E changes, piece (E,), weight (E,) in [0, 1] and the new label (E,). The changes of
-    one piece stand in the order in which they happen. Each holds for weights greater than its own,
-    save at weight 1, where it holds at once: so the ends are the arg max of `base` and of `vote`
-    themselves, ties going to the lowest label as in numpy.argmax.
+    A change holds for weights greater than its own, but at weight 1 at once: so the ends are the arg max of `base` and
+    of `vote` themselves, with ties going to the lowest label as in numpy.argmax.
+
+    Args:
+        base, vote: (M, L) the tagger's and the neighbours' distributions of M pieces.
+
+    Returns:
+        The piece, the weight in [0, 1] and the new label of each of E changes, (E,) each; the changes of a piece are
+        in ascending order of weight.
     """
     base = np.asarray(base, dtype=np.float64)
     slope = np.asarray(vote, dtype=np.float64) - base
-    pieces, weights, labels = [], [], []
+    changes = []
     active = np.arange(len(base))
     label, final = base.argmax(axis=1), np.asarray(vote).argmax(axis=1)
     reached = np.zeros(len(base))
-
     while len(active):
         gain = slope[active] - slope[active, label[active], None]  # (A, L)
         lead = base[active, label[active], None] - base[active]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             crossing = np.where(gain > 0, lead / gain, np.inf)
-        # Rounding may put a crossing a hair before the last one.
+        # Rounding may put a crossing just before the last one.
         weight = np.maximum(crossing.min(axis=1), reached[active])
-        # Of the lines that meet here the steepest is on top afterwards.
+        # Of the lines that cross here, the steepest is the highest afterwards.
         steepest = np.where(crossing == crossing.min(axis=1, keepdims=True), gain, -np.inf)
-        new_label = steepest.argmax(axis=1)
-
-        changes = weight < 1
-        active, weight, new_label = active[changes], weight[changes], new_label[changes]
+        change = active, weight, steepest.argmax(axis=1)
+        active, weight, new_label = (array[weight < 1] for array in change)
         reached[active], label[active] = weight, new_label
-        pieces.append(active)
-        weights.append(weight)
-        labels.append(new_label)
-
-    tied_at_one = np.flatnonzero(label != final)
-    return (
-        np.concatenate([*pieces, tied_at_one]).astype(np.int64),
-        np.concatenate([*weights, np.ones(len(tied_at_one))]),
-        np.concatenate([*labels, final[tied_at_one]]).astype(np.int64),
-    )
+        changes.append((active, weight, new_label))
+    tied = np.flatnonzero(label != final)
+    changes.append((tied, np.ones(len(tied)), final[tied]))
+    pieces, weights, labels = (np.concatenate(column) for column in zip(*changes, strict=True))
+    return pieces, weights, labels
 
 
 @dataclass(frozen=True)
 class WeightCurve:
     """Word-level F1 as a function of knn_weight in [0, 1], for one k and one temperature.
 
-    weights: (B,) break points, ascending, each once. true_positive, predicted: (B + 1,) entities
-    counted on the intervals [0, weights[0]], (weights[0], weights[1]], ..., (weights[-1], 1]; a
-    break point at 1 belongs to the last. gold: gold entities of the corpus.
+    Attributes:
+        weights: (B,) break points, ascending, each once.
+        true_positive, predicted: (B + 1,) entities counted on the intervals [0, weights[0]],
+            (weights[0], weights[1]], ..., (weights[-1], 1]; a break point at 1 belongs to the last.
+        gold: gold entities of the corpus.
     """
 
     weights: np.ndarray
@@ -115,7 +84,7 @@ class WeightCurve:
         return percentages(self.true_positive, self.predicted, self.gold)[2]
 
     def interval_of(self, weights: np.ndarray) -> np.ndarray:
-        """The interval that each weight of [0, 1] lies in."""
+        """The index of the interval that each weight of [0, 1] lies in."""
         weights = np.asarray(weights, dtype=np.float64)
         below_one = np.searchsorted(self.weights, weights, side="left")
         return np.where(weights < 1, below_one, len(self.weights))
@@ -123,18 +92,16 @@ class WeightCurve:
     def f1_at(self, weights: np.ndarray) -> np.ndarray:
         """F1 in percent at each weight.
 
-        The same as mixing in float64, taking the arg max and scoring at that weight, at 0 and 1 as
-        well. The two may differ only where labels are equally likely up to rounding, and rounding
-        decides which of them the arg max takes: inside (0, 1) and within RESOLUTION of a break
-        point.
+        It equals mixing in float64, taking the arg max and scoring at that weight. The two may differ only inside
+        (0, 1) and within RESOLUTION of a break point, where rounding decides between equally likely labels.
         """
         return self.f1[self.interval_of(weights)]
 
     def best(self) -> tuple[float, float]:
         """The weight in the middle of the best plateau, and its F1.
 
-        A plateau is a run of intervals of equal F1; intervals narrower than RESOLUTION do not
-        count. Of plateaus with the highest F1 the widest is taken, then the one nearest 0.
+        A plateau is a run of intervals with equal F1; intervals narrower than RESOLUTION do not count. Of plateaus with
+        the highest F1, the widest is taken, then the one nearest 0.
         """
         edges = np.concatenate([[0.0], self.weights, [1.0]])
         wide = np.flatnonzero(np.diff(edges) > RESOLUTION)
@@ -147,7 +114,7 @@ class WeightCurve:
         return float((left[chosen] + right[chosen]) / 2), float(f1.max())
 
     def best_of(self, weights: Sequence[float]) -> tuple[float, float]:
-        """The best of the given weights and its F1; of equals the smallest weight."""
+        """The weight with the highest F1 among those given, the smallest if there are several, and its F1."""
         ascending = np.sort(np.asarray(weights, dtype=np.float64))
         f1 = self.f1_at(ascending)
         chosen = int(f1.argmax())
@@ -155,20 +122,23 @@ class WeightCurve:
 
 
 class WeightSweep:
-    """What all curves of one tagger on one corpus share.
-
-    base_labels: (N,) the tagger's arg max for each scored piece, in order of sentences.
-    sentence_of_piece: (N,) ascending. decoder: turns labels of pieces into labels of words, in the
-    ids of `counter`, which knows the gold words.
-    """
+    """What all curves of one tagger on one corpus share."""
 
     def __init__(
         self,
         base_labels: np.ndarray,
         sentence_of_piece: np.ndarray,
-        decoder: Decoder,
+        decoder: "WordDecoder",
         counter: SpanCounter,
     ) -> None:
+        """Count the entities of the tagger alone.
+
+        Args:
+            base_labels: (N,) the tagger's arg max for each scored piece, in order of sentences.
+            sentence_of_piece: (N,) ascending.
+            decoder: turns labels of pieces into labels of words.
+            counter: knows the gold words, in the same label ids.
+        """
         sentence_count = len(counter.gold_counts)
         self._base_labels = np.asarray(base_labels)
         self._sentence_of_piece = np.asarray(sentence_of_piece)
@@ -176,15 +146,19 @@ class WeightSweep:
         self._first_piece = np.cumsum(self._piece_counts) - self._piece_counts
         self._decoder = decoder
         self._counter = counter
-        everything = np.arange(sentence_count)
-        self._base_counts = counter.count(*decoder.words(self._base_labels, everything), everything)
+        rows = np.arange(sentence_count)
+        self._base_counts = counter.count(*decoder.words(self._base_labels, rows), rows)
 
     def curve(self, pieces: np.ndarray, base: np.ndarray, vote: np.ndarray) -> WeightCurve:
         """The curve of one vote.
 
-        pieces: (M,) pieces in which the arg max of tagger and vote differ, each once; others may
-        be among them and cost time only. base, vote: (M, L) the distributions of those pieces.
-        Raises ValueError when `base` is not what the base labels come from.
+        Args:
+            pieces: (M,) the pieces in which the arg max of tagger and vote differ, each once; further ones only cost
+                time.
+            base, vote: (M, L) the distributions of those pieces.
+
+        Raises:
+            ValueError: if the base labels are not the arg max of `base`.
         """
         pieces = np.asarray(pieces, dtype=np.int64)
         if len(pieces) and not np.array_equal(base.argmax(axis=1), self._base_labels[pieces]):
@@ -193,37 +167,36 @@ class WeightSweep:
         row, weight, label = break_points(base, vote)
         piece = pieces[row]
         sentence = self._sentence_of_piece[piece]
-        # In order of sentences, and of weight in each; lexsort keeps one piece's changes in order.
+        # By sentence, then by weight; lexsort keeps one piece's changes in order.
         order = np.lexsort((weight, sentence))
         weight, sentence = weight[order], sentence[order]
-        counts = self._recount(sentence, piece[order], label[order])
-
+        after = self._recount(sentence, piece[order], label[order])
         is_first = np.diff(sentence, prepend=-1) != 0
+        before = np.where(is_first, self._base_counts[:, sentence], np.roll(after, 1, axis=1))
+
         in_time = np.argsort(weight, kind="stable")
         weight = weight[in_time]
         # A weight at which several pieces change is one break point, reached after the last.
         is_last = np.diff(weight, append=2.0) != 0
-        totals = []
-        for after, base_count in zip(counts, self._base_counts, strict=True):
-            before = np.where(is_first, base_count[sentence], np.roll(after, 1))
-            running = base_count.sum() + np.cumsum((after - before)[in_time])
-            totals.append(np.concatenate([[base_count.sum()], running[is_last]]))
-        return WeightCurve(weight[is_last], *totals, gold=int(self._counter.gold_counts.sum()))
+        start = self._base_counts.sum(axis=1, keepdims=True)
+        running = start + np.cumsum((after - before)[:, in_time], axis=1)
+        right, predicted = np.concatenate([start, running[:, is_last]], axis=1)
+        return WeightCurve(
+            weight[is_last], right, predicted, gold=int(self._counter.gold_counts.sum())
+        )
 
-    def _recount(
-        self, sentence: np.ndarray, piece: np.ndarray, label: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Right and predicted entities of a change's sentence after it and all before it.
+    def _recount(self, sentence: np.ndarray, piece: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """Right and predicted entities, (2, E), of a change's sentence after this change and all before it.
 
-        sentence, piece, label: (E,) the changes, in order of sentences and of weight in each.
-        Returns two arrays (E,).
+        Args:
+            sentence, piece, label: (E,) the changes, by sentence, then by weight.
         """
         changes = np.arange(len(sentence))
         first_change = np.searchsorted(sentence, sentence)
         applied = changes - first_change + 1
         cost = np.cumsum(self._piece_counts[sentence] + applied)
         cuts = np.searchsorted(cost, np.arange(_PIECES_AT_ONCE, cost[-1:].sum(), _PIECES_AT_ONCE))
-        counts = [(np.zeros(0, dtype=np.int64),) * 2]
+        counts = [np.zeros((2, 0), dtype=np.int64)]
         for part in filter(len, np.split(changes, cuts)):
             sentences = sentence[part]
             lengths = self._piece_counts[sentences]
@@ -234,5 +207,4 @@ class WeightSweep:
             # A later change of the same piece overwrites an earlier one: numpy assigns in order.
             labels[start[copy] + piece[change]] = label[change]
             counts.append(self._counter.count(*self._decoder.words(labels, sentences), sentences))
-        right, predicted = (np.concatenate(column) for column in zip(*counts, strict=True))
-        return right, predicted
+        return np.concatenate(counts, axis=1)

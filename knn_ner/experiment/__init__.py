@@ -1,3 +1,1 @@
-"""Many seeds of one corpus: `seeds` runs the steps of each, `view` shows how far they are, `summary` gathers
-what they measured, `page` shows it.
-"""
+"""Experiments with several seeds, their comparison, and the paper's tables with published and own results."""

@@ -1,21 +1,22 @@
-"""The paper's tables, with the results of one's own runs beside the published ones.
+"""The paper's tables with the results of own runs beside the published ones.
 
-The paper scores word pieces, so its numbers stand beside `piece_precision`, `piece_recall` and `piece_f1`;
-the word-level F1, which compares with the rest of the literature, has a column of its own.
+The paper scores word pieces, so its numbers compare with `piece_precision`, `piece_recall` and `piece_f1`. The
+word-level F1, which compares with the rest of the literature, has its own column.
 """
 
-import csv
-import io
 import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from knn_ner.experiment.paper import Experiment, Score, experiments
+from knn_ner.experiment.paper import PublishedExperiment, Score, published_experiments
+from knn_ner.experiment.report import render, with_spread
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import read_json
+from knn_ner.utils.tables import csv_table
 
 RESULT_FILE = "knn_results.json"
 SYSTEMS = ("base", "knn")
@@ -27,25 +28,31 @@ TITLES = {
     "ontonotes5_en": "English OntoNotes 5.0",
     "resume_zh": "Chinese Resume (not in the paper)",
 }
-COLUMNS = (
-    "Model", "P", "R", "F1", "gain", "own P", "own R", "own F1", "own gain", "word F1", "seeds",
-    "settings",
-)  # fmt: skip
-# Measured quantities, in the order of the columns.
 MEASURED = ("precision", "recall", "f1", "gain", "word_f1")
-OPEN, MARK = "-", "†"
-EXPLANATION = (
-    "P, R, F1 and gain: published. Own: word pieces, the published protocol; word F1: entities over "
-    "words. All in percent; mean ± standard deviation (of a sample) over seeds."
-)
+# The field of a measured score in result files.
+FIELDS = {
+    "precision": "piece_precision",
+    "recall": "piece_recall",
+    "f1": "piece_f1",
+    "word_f1": "f1",
+}
 
 
 @dataclass(frozen=True)
 class Result:
-    """One result file: what it belongs to, and its scores by system."""
+    """The content of a result file.
+
+    Attributes:
+        path: the file.
+        experiment: the published experiment that it belongs to.
+        seed: the random seed.
+        settings: the source of k, temperature and knn_weight: `published`, `tuned` or the values themselves; then
+            the encoder, learning rate, epochs and corpus that differ from the published ones.
+        scores: for each of `SYSTEMS` the quantities of `MEASURED`; `base` has no gain.
+    """
 
     path: Path
-    experiment: Experiment
+    experiment: PublishedExperiment
     seed: int
     settings: str
     scores: dict[str, dict[str, float]]
@@ -53,48 +60,56 @@ class Result:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table: an experiment and a system, published and measured.
+    """A line of a table: a published experiment and a system, with the measured results.
 
-    measured: for each name of `MEASURED` one value per seed; empty for an experiment not run.
+    Attributes:
+        experiment: the published experiment.
+        system: one of `SYSTEMS`.
+        model: the name of the encoder, with `+kNN` for kNN.
+        published: the published score, if there is one.
+        gain: the published gain of kNN in F1, if there is one; None for the tagger.
+        settings: see `Result`.
+        seeds: the number of seeds.
+        measured: for each name of `MEASURED` one value per seed; empty if there is no result.
     """
 
-    experiment: Experiment
+    experiment: PublishedExperiment
     system: str
+    model: str
+    published: Score | None
+    gain: float | None
     settings: str
     seeds: int
     measured: dict[str, list[float]]
 
-    @property
-    def published(self) -> Score | None:
-        """The paper's score."""
-        return self.experiment.base if self.system == "base" else self.experiment.knn
-
-    @property
-    def published_gain(self) -> float | None:
-        """The paper's gain of kNN in F1; None for the tagger alone."""
-        return self.experiment.gain if self.system == "knn" else None
-
 
 def collect_results(runs: str | Path) -> tuple[list[Result], list[str]]:
-    """The results below a folder, one for each experiment, seed and settings; and what was left out.
+    """Collect the results below a folder: one for each experiment, seed and settings.
 
     A result belongs to the experiment whose script folder is in its path (`bert/weibo_bert_base_zh`), and
-    to the seed of a folder `seed_N` below that. Of two for the same place the newer one counts.
+    to the seed of a folder `seed_N` below that. Of two such results the newer one counts.
 
-    Raises `UserError` when there is no such folder.
+    Args:
+        runs: the folder.
+
+    Returns:
+        The results, and a note on each file that was left out.
+
+    Raises:
+        UserError: if the folder is missing.
     """
     runs = Path(runs)
     if not runs.is_dir():
         raise UserError(
             f"{runs}: no such folder; --runs names the folder that the scripts write to"
         )
-    known = experiments()
+    known = published_experiments()
     kept: dict[tuple[str, int, str], Result] = {}
     notes = []
-    # The oldest first, so that the newest is what stays.
+    # Newer files come later, and replace older ones.
     for path in sorted(runs.rglob(RESULT_FILE), key=lambda path: (path.stat().st_mtime_ns, path)):
         try:
-            result = read_result(path, known)
+            result = _read_result(path, known)
         except UserError as error:
             notes.append(f"left out: {error}")
             continue
@@ -108,188 +123,118 @@ def collect_results(runs: str | Path) -> tuple[list[Result], list[str]]:
     return list(kept.values()), notes
 
 
-def read_result(path: Path, known: Sequence[Experiment]) -> Result:
-    """Read one result file.
-
-    Raises `UserError` when it belongs to no known experiment, is of another split than test, or lacks
-    a score.
-    """
-    folders = path.absolute().parent.parts
-    experiment, below = _experiment_of(folders, known)
-    if experiment is None:
+def _read_result(path: Path, known: Sequence[PublishedExperiment]) -> Result:
+    folder = f"{path.absolute().parent.as_posix()}/"
+    start, experiment = max(
+        ((folder.rfind(f"/{each.script_dir}/"), each) for each in known), key=itemgetter(0)
+    )
+    if start < 0:
         raise UserError(f"{path}: no script folder of a known experiment in its path")
     data = read_json(path)
     try:
         if data["split"] != "test":
             raise UserError(f"{path}: scores of the split {data['split']} found, expected test")
-        scores = {system: _scores(data[system]) for system in SYSTEMS}
-        settings = _settings(data, experiment)
-        seed = _seed(below, data)
+        scores = {
+            system: {name: float(data[system][field]) for name, field in FIELDS.items()}
+            for system in SYSTEMS
+        }
+        scores["knn"]["gain"] = scores["knn"]["f1"] - scores["base"]["f1"]
+        # The seed of a folder is that of the training; the one in the file is that of inference.
+        in_path = re.findall(r"/seed_([0-9]+)(?=/)", folder[start:])
+        seed = int(in_path[-1] if in_path else data.get("seed", 0))
+        settings = "; ".join([_settings(data, experiment), *_differences(path, experiment)])
+        return Result(path, experiment, seed, settings, scores)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: expected a file of knn_ner.infer, found another one ({error!r})"
         ) from None
-    return Result(path, experiment, seed, settings, scores)
 
 
-def _experiment_of(
-    folders: Sequence[str], known: Sequence[Experiment]
-) -> tuple[Experiment | None, Sequence[str]]:
-    """The experiment whose script folder is last among nested folders, and the folders below it."""
-    for start in reversed(range(len(folders))):
-        for experiment in known:
-            parts = tuple(experiment.script_dir.split("/"))
-            if tuple(folders[start : start + len(parts)]) == parts:
-                return experiment, folders[start + len(parts) :]
-    return None, ()
+def _differences(path: Path, experiment: PublishedExperiment) -> list[str]:
+    for folder in list(path.parents)[:2]:
+        trained = folder / "train_results.json"
+        if experiment.training and trained.is_file():
+            return experiment.training.differences(read_json(trained).get("settings", {}))
+    return []
 
 
-def _seed(below: Sequence[str], data: dict[str, Any]) -> int:
-    """The seed of a folder `seed_N`, which says which tagger it was, or else the one of inference."""
-    in_path = [int(part[5:]) for part in below if re.fullmatch("seed_[0-9]+", part)]
-    return in_path[-1] if in_path else int(data.get("seed", 0))
-
-
-def _scores(metrics: dict[str, Any]) -> dict[str, float]:
-    return {
-        "precision": float(metrics["piece_precision"]),
-        "recall": float(metrics["piece_recall"]),
-        "f1": float(metrics["piece_f1"]),
-        "word_f1": float(metrics["f1"]),
-    }
-
-
-def _settings(data: dict[str, Any], experiment: Experiment) -> str:
-    """Where k, temperature and knn_weight come from; spelled out when it is neither paper nor dev."""
+def _settings(data: dict[str, Any], experiment: PublishedExperiment) -> str:
     source = data.get("settings_source", "given")
+    # The published scripts of Resume try many settings on the test set and choose none.
+    swept = "; no published choice exists" if experiment.training and not experiment.vote else ""
     if source != "given":
-        return str(source)
+        return f"{source}{swept}"
     vote = int(data["k"]), float(data["temperature"]), float(data["knn_weight"])
     similarity = data.get("similarity", "cosine")
     if vote == experiment.vote and similarity == "cosine":
         return "published"
-    return f"k={vote[0]} T={vote[1]:g} w={vote[2]:g} {similarity}"
+    return f"k={vote[0]} T={vote[1]:g} w={vote[2]:g} {similarity}{swept}"
 
 
 def make_lines(results: Sequence[Result]) -> list[Line]:
-    """Two lines, tagger and kNN, for each experiment, and for each of the settings it was run with."""
+    """Two lines, tagger and kNN, for each published experiment and the settings of its results.
+
+    Args:
+        results: as `collect_results` returns them.
+    """
     lines = []
-    for experiment in experiments():
-        own = [result for result in results if result.experiment == experiment]
-        for settings in sorted({result.settings for result in own}) or [OPEN]:
-            runs = sorted(
-                (result for result in own if result.settings == settings),
-                key=lambda result: result.seed,
-            )
-            for system in SYSTEMS:
-                measured = {
-                    name: [run.scores[system][name] for run in runs]
-                    for name in MEASURED
-                    if name != "gain"
-                }
-                measured["gain"] = (
-                    [run.scores["knn"]["f1"] - run.scores["base"]["f1"] for run in runs]
-                    if system == "knn"
-                    else []
-                )
-                lines.append(Line(experiment, system, settings, len(runs), measured))
+    for experiment in published_experiments():
+        found = [result for result in results if result.experiment == experiment]
+        for settings in sorted({result.settings for result in found}) or ["-"]:
+            runs = [result for result in found if result.settings == settings]
+            runs.sort(key=lambda result: result.seed)
+            for system, model, published, gain in (
+                ("base", experiment.backbone, experiment.base, None),
+                ("knn", f"{experiment.backbone}+kNN", experiment.knn, experiment.gain),
+            ):
+                scores = [run.scores[system] for run in runs]
+                own = {name: [each[name] for each in scores if name in each] for name in MEASURED}
+                line = Line(experiment, system, model, published, gain, settings, len(runs), own)
+                lines.append(line)
     return lines
 
 
 def to_markdown(lines: Sequence[Line]) -> str:
-    """All tables as Markdown, one for each dataset, with footnotes."""
-    blocks = [EXPLANATION]
-    for dataset, title in TITLES.items():
-        table = [line for line in lines if line.experiment.dataset == dataset]
-        rows = [list(COLUMNS), *(_cells(line) for line in table)]
-        widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
-        rule = ["-" * width if place == 0 else "-" * (width - 1) + ":"
-                for place, width in enumerate(widths)]  # fmt: skip
-        text = [f"## {title}", ""]
-        for row in (rows[0], rule, *rows[1:]):
-            cells = [
-                cell.ljust(width) if place == 0 else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ]
-            text.append(f"| {' | '.join(cells)} |")
-        blocks.append("\n".join(text + _footnotes(table)))
-    return "\n\n".join(blocks) + "\n"
+    """The tables of all datasets as Markdown, with footnotes.
+
+    Args:
+        lines: as `make_lines` returns them.
+    """
+    return render("paper", titles=TITLES, lines=lines, mean=_mean_and_deviation)
 
 
-def _model(line: Line) -> str:
-    return line.experiment.backbone + ("+kNN" if line.system == "knn" else "")
-
-
-def _cells(line: Line) -> list[str]:
-    published = line.published
-    cells = [_model(line)]
-    if published:
-        mark = "" if published.is_consistent else f" {MARK}"
-        cells += [
-            f"{published.precision:.2f}",
-            f"{published.recall:.2f}",
-            f"{published.f1:.2f}{mark}",
-        ]
-    else:
-        cells += [OPEN] * 3
-    cells.append(OPEN if line.published_gain is None else f"{line.published_gain:+.2f}")
-    for name in MEASURED:
-        cells.append(_mean_and_deviation(line.measured[name], sign="+" if name == "gain" else ""))
-    return [*cells, str(line.seeds) if line.seeds else OPEN, line.settings]
-
-
-def _mean_and_deviation(values: Sequence[float], sign: str) -> str:
+def _mean_and_deviation(values: Sequence[float], sign: str = "") -> str:
     if not values:
-        return OPEN
-    text = f"{statistics.fmean(values):{sign}.2f}"
-    return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.2f}"
-
-
-def _footnotes(table: Sequence[Line]) -> list[str]:
-    marked = {
-        _model(line): line.published
-        for line in table
-        if line.published and not line.published.is_consistent
-    }
-    return [
-        text
-        for model, score in marked.items()
-        for text in (
-            "",
-            f"{MARK} {model}: the published F1, {score.f1:.2f}, is not the harmonic mean of the "
-            f"published P and R, which is {score.harmonic_mean:.2f}.",
-        )
-    ]
+        return "-"
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return with_spread({"mean": statistics.fmean(values), "std": deviation}, sign)
 
 
 def to_csv(lines: Sequence[Line]) -> str:
-    """All tables as one CSV file; what was not published or not run is empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["dataset", "backbone", "system", "script_dir", "settings", "seeds",
-         "published_precision", "published_recall", "published_f1", "published_gain",
-         "published_harmonic_mean", "published_f1_marked",
-         *(f"{name}_{what}" for name in MEASURED for what in ("mean", "std"))]
-    )  # fmt: skip
+    """All tables as one CSV file; cells without a published or measured value are empty.
+
+    Args:
+        lines: as `make_lines` returns them.
+    """
+    rows = []
     for line in lines:
-        score, gain = line.published, line.published_gain
-        row = [
-            line.experiment.dataset,
-            line.experiment.backbone,
-            line.system,
-            line.experiment.script_dir,
-            line.settings if line.seeds else "",
-            line.seeds or "",
-            *([f"{score.precision:.2f}", f"{score.recall:.2f}", f"{score.f1:.2f}"]
-              if score else [""] * 3),
-            "" if gain is None else f"{gain:.2f}",
-            f"{score.harmonic_mean:.2f}" if score else "",
-            "yes" if score and not score.is_consistent else "",
-        ]  # fmt: skip
-        for name in MEASURED:
-            values = line.measured[name]
-            row.append(f"{statistics.fmean(values):.4f}" if values else "")
-            row.append(f"{statistics.stdev(values):.4f}" if len(values) > 1 else "")
-        writer.writerow(row)
-    return text.getvalue()
+        score = line.published
+        row = {
+            "dataset": line.experiment.dataset,
+            "backbone": line.experiment.backbone,
+            "system": line.system,
+            "script_dir": line.experiment.script_dir,
+            "settings": line.settings if line.seeds else "",
+            "seeds": str(line.seeds or ""),
+            "published_precision": f"{score.precision:.2f}" if score else "",
+            "published_recall": f"{score.recall:.2f}" if score else "",
+            "published_f1": f"{score.f1:.2f}" if score else "",
+            "published_gain": "" if line.gain is None else f"{line.gain:.2f}",
+            "published_harmonic_mean": f"{score.harmonic_mean:.2f}" if score else "",
+            "published_f1_marked": "yes" if score and not score.is_consistent else "",
+        }
+        for name, values in line.measured.items():
+            row[f"{name}_mean"] = f"{statistics.fmean(values):.4f}" if values else ""
+            row[f"{name}_std"] = f"{statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        rows.append(row)
+    return csv_table(rows, list(rows[0]))

@@ -1,29 +1,28 @@
-"""One view over all steps of an experiment; what each step says goes to a log."""
+"""The progress of an experiment: a view over all its steps, and a log file with the messages of each step."""
 
-import io
-import re
+import logging
+import os
 import statistics
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
+from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 from tqdm import tqdm
 
-# What a step says of these kinds is shown beside the log.
-WARNING = "warning:"
-EPOCH = "epoch "
-# What bars move the cursor with.
-CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+from knn_ner.utils.messages import ROOT_LOGGER, MessageFormatter
+
+PYTHON_WARNINGS = logging.getLogger("py.warnings")
 
 
 class View:
-    """How far an experiment is: a bar on a terminal, else a line for each step.
+    """Shows how many steps of an experiment are finished: a bar on a terminal, otherwise a line for each step.
 
-    steps: how many there are of each name.
+    Args:
+        steps: the number of steps by name.
     """
 
     def __init__(self, steps: Mapping[str, int]):
@@ -41,42 +40,62 @@ class View:
         )
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
-        self._tell_finished()
+        """Close the bar."""
+        self._show_finished()
         self._bar.close()
 
     def skip(self, name: str, seconds: float | None = None) -> None:
-        """A step that was finished by an earlier run, which took so long."""
+        """Count a step that an earlier run finished, and the seconds that it took if they are known."""
         self._finished_before += 1
         self._advance(name, seconds)
 
     @contextmanager
     def step(self, run: str, name: str, log: Path) -> Iterator[None]:
-        """A step of a run: what is written to stderr within goes to the file `log`."""
-        self._tell_finished()
+        """Show a step while it runs, and append its messages to a log file.
+
+        The terminal shows the step's warnings and, if there is no bar, its epoch lines. The step's own progress bars
+        are hidden.
+
+        Args:
+            run: the name of the run that the step belongs to.
+            name: the step.
+            log: the log file.
+        """
+        self._show_finished()
         self._bar.set_description_str(f"{run}: {name}")
         self._bar.set_postfix_str(self._time_left())
-        start = time.perf_counter()
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as file:
             file.write(f"== {name}\n")
-            with redirect_stderr(_Log(file, lambda line: self._told(run, line))):
+        handler = _StepLog(log, partial(self._show_message, run))
+        for logger in (ROOT_LOGGER, PYTHON_WARNINGS):
+            logger.addHandler(handler)
+        logging.captureWarnings(True)
+        start = time.perf_counter()
+        try:
+            # Progress bars and the terminal's message handler write to stderr.
+            with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
                 yield
+        finally:
+            logging.captureWarnings(False)
+            for logger in (ROOT_LOGGER, PYTHON_WARNINGS):
+                logger.removeHandler(handler)
+            handler.close()
         seconds = time.perf_counter() - start
         self._advance(name, seconds)
         if self._bar.disable:
-            self._say(f"{run}: {name}, {seconds:.1f} s{self._time_left()}")
+            self._show(f"{run}: {name}, {seconds:.1f} s{self._time_left()}")
 
-    def _tell_finished(self) -> None:
+    def _show_finished(self) -> None:
         if self._finished_before:
-            self._say(f"finished already: {self._finished_before} of {self._bar.total} steps")
+            self._show(f"finished already: {self._finished_before} of {self._bar.total} steps")
             self._finished_before = 0
 
-    def _told(self, run: str, line: str) -> None:
-        if line.startswith(WARNING) or (self._bar.disable and line.startswith(EPOCH)):
-            self._say(f"{run}: {line}")
+    def _show_message(self, run: str, level: int, message: str) -> None:
+        if level >= logging.WARNING or (self._bar.disable and message.startswith("epoch ")):
+            self._show(f"{run}: {message}")
         else:
-            self._bar.set_postfix_str(line[:60] + self._time_left())
+            self._bar.set_postfix_str(message[:60] + self._time_left())
 
     def _advance(self, name: str, seconds: float | None) -> None:
         self._left[name] -= 1
@@ -85,41 +104,27 @@ class View:
         self._bar.update()
 
     def _time_left(self) -> str:
-        """How long the steps left will take, if each kind of them was timed already."""
+        """The estimated time of the remaining steps; empty unless a step of each remaining name was timed."""
         waiting = [name for name, count in self._left.items() if count]
         if not waiting or not all(self._seconds[name] for name in waiting):
             return ""
         seconds = sum(self._left[name] * statistics.fmean(self._seconds[name]) for name in waiting)
         return f"; about {seconds / 60:.0f} min left" if seconds > 90 else "; about a minute left"
 
-    def _say(self, message: str) -> None:
-        self._bar.clear()
-        print(message, file=self._out, flush=True)
-        self._bar.refresh()
+    def _show(self, message: str) -> None:
+        tqdm.write(message, file=self._out)
+        self._out.flush()
 
 
-class _Log(io.TextIOBase):
-    """Writes whole lines to a file and tells of each; of a line that is written over, the last state."""
+class _StepLog(logging.FileHandler):
+    """Writes messages and Python warnings to a file, and passes level and text of the messages on."""
 
-    def __init__(self, file: TextIO, tell: Callable[[str], None]):
-        self._file, self._tell, self._line = file, tell, ""
+    def __init__(self, path: Path, show: Callable[[int, str], None]):
+        super().__init__(path, encoding="utf-8")
+        self.setFormatter(MessageFormatter())
+        self._show = show
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        for part in CONTROL.sub("", text).replace("\r\n", "\n").splitlines(keepends=True):
-            if self._line.endswith("\r"):
-                self._line = part if part.strip() else self._line
-            else:
-                self._line += part
-            if self._line.rstrip() and self._line[-1] in "\r\n":
-                self._tell(self._line.strip())
-            if part.endswith("\n"):
-                if self._line.strip():
-                    self._file.write(self._line.rstrip() + "\n")
-                self._line = ""
-        return len(text)
-
-    def flush(self) -> None:
-        self._file.flush()
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        if record.name != PYTHON_WARNINGS.name:
+            self._show(record.levelno, self.format(record))

@@ -1,4 +1,4 @@
-"""What the seeds of an experiment measured, gathered: means, spread, intervals, p-values."""
+"""The results of an experiment over its seeds: means, standard deviations, intervals and p-values."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from knn_ner.data.corpus import Sentence, read_corpus
+from knn_ner.data.corpus import read_corpus
 from knn_ner.datastore.manifest import Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.evaluation.breakdown import Forms, break_down
@@ -26,56 +26,102 @@ from knn_ner.settings import SeedSettings
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import read_json
 
-# All test sentences; without those that the datastore holds; without these and nearly the same ones.
-ALL, NOT_STORED, NOT_SIMILAR = "all", "not_stored", "not_similar"
 
+def summarise(settings: SeedSettings, seeds: Sequence[int], command: str) -> dict[str, Any]:
+    """Summarise the finished seeds of an experiment.
 
-def read_seed(folder: Path, datastore: Path) -> dict[str, Any]:
-    """What one seed measured, for `experiment.json`.
+    Args:
+        settings: the settings of the experiment.
+        seeds: its seeds.
+        command: the command line that the results name.
 
-    Raises `UserError` when a file of it is missing, or of another version.
+    Returns:
+        The content of `experiment.json`.
+
+    Raises:
+        UserError: if a result file is missing.
     """
-    try:
-        return _read_seed(folder, datastore)
-    except KeyError as missing:
-        raise UserError(
-            f"{folder}: a result without {missing} found, written by another version; remove "
-            f"{folder}/steps.json and run again"
-        ) from None
-
-
-def _read_seed(folder: Path, datastore: Path) -> dict[str, Any]:
-    dev, test = (read_json(folder / split / "knn_results.json") for split in ("dev", "test"))
-    best = read_json(folder / "tuning.json")["best"]
-    oracle = read_json(folder / "oracle.json")["best"]
-    manifest = Manifest.read(datastore)
+    folders = [Path(settings.save_path) / f"seed-{seed}" for seed in seeds]
+    per_seed = [
+        {"seed": seed} | _read_seed(folder) for seed, folder in zip(seeds, folders, strict=True)
+    ]
+    counts = stack_counts(folders)
+    corpus_name = Path(settings.data_dir).resolve().name
+    keys = (settings.key_layer, settings.key_transform, settings.similarity)
+    published = ("last", "none", "cosine")
+    changed = [here for here, there in zip(keys, published, strict=True) if here != there]
+    store = Datastore.open(folders[0] / "datastore")
+    stored = [(sentence["words"], sentence["tags"]) for sentence in store.sentences()]
+    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("test",))
+    test = [(sentence.words, sentence.tags) for sentence in corpus.splits["test"]]
+    leakage = find_leakage(test, stored)
+    breakdown = break_down(
+        [read_predictions(folder / "test" / "predictions.txt") for folder in folders],
+        [read_votes(folder / "test" / VOTES_FILE) for folder in folders],
+        Forms(stored),
+    )
+    oracle = [seed["oracle"]["f1"] for seed in per_seed]
+    base = [seed["test"]["base"]["f1"] for seed in per_seed]
     return {
-        "tuned": {name: best[name] for name in ("k", "temperature", "knn_weight", "similarity")},
-        "dev": {system: _scores(dev[system]) for system in SYSTEMS},
-        "test": {system: _scores(test[system]) for system in SYSTEMS},
-        "oracle": oracle,
-        "tokens": test["tokens"],
-        "searched_tokens": test["searched_tokens"],
-        "changed_tokens": test["changed_tokens"],
-        "searched_share": test["searched_share"],
-        "seconds": test["seconds"],
-        "datastore": {
-            "entries": manifest.entries,
-            "dim": manifest.dim,
-            "bytes": manifest.bytes,
-            "made_with": manifest.provenance,
+        "command": command,
+        "corpus": corpus_name,
+        "name": ", ".join([corpus_name, *changed]),
+        "seeds": list(seeds),
+        "leakage": leakage.counts() | {"similarity": SIMILARITY},
+        "comparisons": compare(counts, without_leakage(leakage)),
+        "oracle": {
+            "note": "settings chosen on the test split: not a fair number",
+            "f1": spread(oracle),
+            "gain": spread([best - alone for best, alone in zip(oracle, base, strict=True)]),
         },
+        "breakdown": breakdown,
+        "method": {"interval": LEVEL, "resamples": RESAMPLES},
+        "per_seed": per_seed,
     }
 
 
-def _scores(measured: Mapping[str, Any]) -> dict[str, float]:
-    return {name: measured[name] for name in ("precision", "recall", *SCORES)}
+def _read_seed(folder: Path) -> dict[str, Any]:
+    dev, test = (read_json(folder / split / "knn_results.json") for split in ("dev", "test"))
+    manifest = Manifest.read(folder / "datastore")
+    tuned = ("k", "temperature", "knn_weight", "similarity")
+    scores = ("precision", "recall", *SCORES)
+    try:
+        best = read_json(folder / "tuning.json")["best"]
+        return {
+            "tuned": {name: best[name] for name in tuned},
+            "dev": {system: {name: dev[system][name] for name in scores} for system in SYSTEMS},
+            "test": {system: {name: test[system][name] for name in scores} for system in SYSTEMS},
+            "oracle": read_json(folder / "oracle.json")["best"],
+            "tokens": test["tokens"],
+            "searched_tokens": test["searched_tokens"],
+            "changed_tokens": test["changed_tokens"],
+            "searched_share": test["searched_share"],
+            "seconds": test["seconds"],
+            "datastore": {
+                "entries": manifest.entries,
+                "dim": manifest.dim,
+                "bytes": manifest.bytes,
+                "made_with": manifest.provenance,
+            },
+        }
+    except KeyError as missing:
+        raise UserError(
+            f"{folder}: a result without {missing} found, written by another version; remove "
+            f"{folder}/steps.json and run the command again"
+        ) from None
 
 
 def stack_counts(folders: Sequence[Path]) -> dict[str, np.ndarray]:
-    """The counts of all seeds on the test split: system to (seeds, sentences, scores, 3).
+    """Read the counts of several seeds on the test split.
 
-    Raises `UserError` when they are not of the same sentences.
+    Args:
+        folders: the folders of the seeds.
+
+    Returns:
+        For each system the counts (seeds, sentences, scores, 3): right, predicted and gold entities.
+
+    Raises:
+        UserError: if the seeds tagged different sentences.
     """
     counts = [read_counts(folder / "test" / COUNTS_FILE) for folder in folders]
     gold = [base[..., 2] for base, _ in counts]
@@ -89,15 +135,35 @@ def stack_counts(folders: Sequence[Path]) -> dict[str, np.ndarray]:
     }
 
 
+def without_leakage(leakage: Leakage) -> dict[str, np.ndarray]:
+    """Subsets of the test sentences: all, without those that the datastore holds, and also without similar ones.
+
+    Args:
+        leakage: the test sentences that the datastore holds.
+
+    Returns:
+        For each subset that differs from the one before a mask (sentences,) of bool.
+    """
+    subsets = {"all": np.ones(len(leakage.exact), dtype=bool)}
+    if leakage.exact.any():
+        subsets["not_stored"] = ~leakage.exact
+    if leakage.near.any():
+        subsets["not_similar"] = ~leakage.exact & ~leakage.near
+    return subsets
+
+
 def compare(
     counts: Mapping[str, np.ndarray], subsets: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    """Tagger and kNN by each score, on all test sentences and on parts of them.
+    """Compare tagger and kNN by each score, on subsets of the test sentences.
 
-    counts: as `stack_counts` gives them. subsets: name to (sentences,) bool.
+    Args:
+        counts: as `stack_counts` returns them.
+        subsets: for each name a mask (sentences,) of bool.
 
-    Returns a line for each subset and score: means over seeds, standard deviations of a sample (None for one
-    seed), the mean gain, its interval and p-value (see `evaluation.significance`), seeds with a gain.
+    Returns:
+        A line for each subset and score: the `spread` of tagger, kNN and gain, the gain's interval and p-value (see
+        `evaluation.significance`), and the number of seeds with a gain. The line of an empty subset lacks these.
     """
     lines = []
     for subset, kept in subsets.items():
@@ -109,92 +175,21 @@ def compare(
                 "sentences": int(kept.sum()),
                 "entities": int(base[0, :, 2].sum()),
             }
-            if not kept.any():
-                lines.append(line)
-                continue
-            gain = gains(base, knn)
-            for system, each in zip(SYSTEMS, (base, knn), strict=True):
-                line[system] = spread(f1_of(each.sum(axis=1)).tolist())
-            line["gain"] = spread(gain.tolist())
-            line["interval"] = list(gain_interval(base, knn))
-            line["p"] = p_value(base, knn)
-            line["seeds_with_gain"] = int((gain > 0).sum())
+            if kept.any():
+                gain = gains(base, knn)
+                line |= {
+                    "base": spread(f1_of(base.sum(axis=1)).tolist()),
+                    "knn": spread(f1_of(knn.sum(axis=1)).tolist()),
+                    "gain": spread(gain.tolist()),
+                    "interval": list(gain_interval(base, knn)),
+                    "p": p_value(base, knn),
+                    "seeds_with_gain": int((gain > 0).sum()),
+                }
             lines.append(line)
     return lines
 
 
-def without_leakage(leakage: Leakage) -> dict[str, np.ndarray]:
-    """The parts of the test set to score: name to (sentences,) bool; none twice."""
-    parts = {ALL: np.ones(len(leakage.exact), dtype=bool)}
-    if leakage.exact.any():
-        parts[NOT_STORED] = ~leakage.exact
-    if leakage.near.any():
-        parts[NOT_SIMILAR] = ~leakage.exact & ~leakage.near
-    return parts
-
-
-def leakage_of(store: Datastore, test: Sequence[Sentence]) -> Leakage:
-    """Which test sentences the datastore holds."""
-    return find_leakage(
-        [(sentence.words, sentence.tags) for sentence in test],
-        ((sentence["words"], sentence["tags"]) for sentence in store.sentences()),
-    )
-
-
-def breakdown_of(store: Datastore, folders: Sequence[Path], scheme: str) -> dict[str, Any]:
-    """Where the gain of all seeds comes from. Raises `UserError` when a file of a seed is missing."""
-    stored = ((sentence["words"], sentence["tags"]) for sentence in store.sentences())
-    return break_down(
-        [read_predictions(folder / "test" / "predictions.txt") for folder in folders],
-        [read_votes(folder / "test" / VOTES_FILE) for folder in folders],
-        Forms(stored, scheme),
-        scheme,
-    )
-
-
 def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation of a sample (None for a single value), and the values."""
+    """The mean, the standard deviation of a sample (None for a single value), and the values themselves."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     return {"mean": statistics.fmean(values), "std": deviation, "values": list(values)}
-
-
-def unlike_published(settings: SeedSettings) -> list[str]:
-    """What keys and similarity have that the published rule has not: cosine of last hidden states."""
-    given = (settings.key_layer, settings.key_transform, settings.similarity)
-    return [value for value, usual in zip(given, ("last", "none", "cosine"), strict=True)
-            if value != usual]  # fmt: skip
-
-
-def summarise(settings: SeedSettings, seeds: Sequence[int], command: str) -> dict[str, Any]:
-    """What `experiment.json` holds, of the flags of `knn_ner.experiment`.
-
-    Raises `UserError` when a file of a seed is missing.
-    """
-    folders = [Path(settings.save_path) / f"seed-{seed}" for seed in seeds]
-    per_seed = [
-        {"seed": seed, **read_seed(folder, folder / "datastore")}
-        for seed, folder in zip(seeds, folders, strict=True)
-    ]
-    counts = stack_counts(folders)
-    corpus_name = Path(settings.data_dir).resolve().name
-    store = Datastore.open(folders[0] / "datastore")
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("test",))
-    leakage = leakage_of(store, corpus.splits["test"])
-    oracle = [seed["oracle"]["f1"] for seed in per_seed]
-    base = [seed["test"]["base"]["f1"] for seed in per_seed]
-    return {
-        "command": command,
-        "corpus": corpus_name,
-        "name": ", ".join([corpus_name, *unlike_published(settings)]),
-        "seeds": list(seeds),
-        "leakage": leakage.counts() | {"similarity": SIMILARITY},
-        "comparisons": compare(counts, without_leakage(leakage)),
-        "oracle": {
-            "note": "settings chosen on the test split: not a fair number",
-            "f1": spread(oracle),
-            "gain": spread([best - alone for best, alone in zip(oracle, base, strict=True)]),
-        },
-        "breakdown": breakdown_of(store, folders, corpus.scheme.name),
-        "method": {"interval": LEVEL, "resamples": RESAMPLES},
-        "per_seed": per_seed,
-    }

@@ -3,13 +3,13 @@
     python -m knn_ner.explain --data_dir D --file_name F --model_path S/model --datastore_path P \\
         --split test --out report.html
 
-The page needs nothing else, no network either. It holds the text of the split and of the neighbours.
+The page is one file and loads nothing. It holds the text of the split and of the neighbours' sentences.
 """
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from knn_ner.settings import (
     CorpusSettings,
@@ -19,8 +19,11 @@ from knn_ner.settings import (
     TunedIndexSettings,
     VoteFlags,
 )
-from knn_ner.utils.arguments import flag, positive_int
+from knn_ner.utils.arguments import flag, output_file, positive_int
 from knn_ner.utils.command import read_command, run_main
+
+if TYPE_CHECKING:
+    from knn_ner.explain.cases import CaseWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,7 @@ class ExplainSettings(
 
     split: SplitName = flag("test")
     """the split to explain"""
-    out: str = flag(metavar="FILE")
+    out: str = flag(metavar="FILE", parse=output_file)
     """the page to write"""
     neighbours: int = flag(8, parse=positive_int)
     """neighbours to show for each word of an entity"""
@@ -39,61 +42,44 @@ class ExplainSettings(
 
 def parse_arguments(argv: list[str] | None = None) -> ExplainSettings:
     """Read the command line of `python -m knn_ner.explain`."""
-    return read_command(
-        ExplainSettings,
-        argv,
-        "Show on one HTML page what the neighbours changed, fixed and broke, and the neighbours.",
-        "python -m knn_ner.explain",
-    )
+    about = "Show on one HTML page what the neighbours fixed, broke and changed."
+    return read_command(ExplainSettings, argv, about, "python -m knn_ner.explain")
 
 
-def explain(settings: ExplainSettings) -> dict[str, Any]:
+def explain(settings: ExplainSettings) -> "tuple[CaseWriter, str]":
     """Write the page.
 
     Returns:
-        The outcomes with their counts, both F1, bytes and seconds.
+        The writer, which has counted the cases and computes F1, and the page.
 
     Raises:
-        UserError: for bad input.
+        UserError: if the corpus, the tagger or the datastore cannot be read, or a setting is out of range.
     """
-    # Imported here, as torch takes seconds that `--help` need not wait.
+    # Imported here because torch takes seconds, and `--help` does not need it.
     from knn_ner.data.corpus import read_corpus
-    from knn_ner.explain.cases import OUTCOMES
-    from knn_ner.explain.collect import collect, facts
-    from knn_ner.explain.page import build_page
+    from knn_ner.explain.page import build_page, explain_split
     from knn_ner.tagging.knn_tagger import KnnTagger
     from knn_ner.utils.files import write_text
 
-    start = time.perf_counter()
     corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
     corpus.report()
     tagger = KnnTagger.from_settings(
         settings.model_path, settings.datastore_path, settings, settings, settings
     )
-    writer = collect(tagger, corpus, settings.split, settings.neighbours)
-    f1 = {f"{name}_f1": writer.f1(name) for name in ("base", "knn")}
-    title = f"{Path(settings.data_dir).resolve().name}, {settings.split}"
-    content = writer.content() | {
-        "facts": facts(tagger, corpus, settings.split, f1),
-        "joiner": tagger.tagger.encoding.joiner,
-    }
-    page = build_page(title, content)
+    writer, data = explain_split(tagger, corpus, settings.split, settings.neighbours)
+    page = build_page(f"{Path(settings.data_dir).resolve().name}, {settings.split}", data)
     write_text(settings.out, page)
-    return {
-        "outcomes": {outcome: writer.outcomes[outcome] for outcome in OUTCOMES},
-        **f1,
-        "bytes": len(page.encode()),
-        "seconds": round(time.perf_counter() - start, 2),
-    }
+    return writer, page
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    settings = parse_arguments(argv)
-    written = explain(settings)
-    outcomes = ", ".join(f"{count} {name}" for name, count in written["outcomes"].items())
-    print(f"F1 {written['base_f1']:.2f} (tagger alone) -> {written['knn_f1']:.2f}; {outcomes}")
-    print(f"{settings.out}: {written['bytes'] / 1e6:.1f} MB, {written['seconds']:.1f} s")
+    settings, start = parse_arguments(argv), time.perf_counter()
+    writer, page = explain(settings)
+    outcomes = ", ".join(f"{count} {name}" for name, count in writer.outcomes.items())
+    print(f"F1 {writer.f1('base'):.2f} (tagger alone) -> {writer.f1('knn'):.2f}; {outcomes}")
+    seconds = time.perf_counter() - start
+    print(f"{settings.out}: {len(page.encode()) / 1e6:.1f} MB, {seconds:.1f} s")
 
 
 if __name__ == "__main__":

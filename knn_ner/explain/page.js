@@ -1,29 +1,34 @@
 "use strict";
 
-/* The data, in rows:
-   sentences: [words with spaces between, gold, base, knn]; entities are flat: type, first word, one past the last, ...
-   stored:    [id, words with spaces between, entities]
-   cases:     [sentence, outcome, first word, one past the last, words]
-   a word:    [label of the tagger alone, its probability, label of the mix, its probability,
+/* The data are rows. Sentences, outcomes and labels are given by their index.
+   sentences: [words joined by spaces, gold, tagger alone, mix]; each list of entities is flat:
+              type, first word, last word + 1, ...
+   stored:    [sentence id, words joined by spaces, entities]
+   cases:     [sentence, outcome, first word, last word + 1, evidence for each of these words]
+   evidence:  [label of the tagger alone, its probability, label of the mix, its probability,
                label without the neighbours shown, its probability, vote, neighbours, map]
-   vote:      label, share, ...            neighbours: stored sentence, word, label, similarity, share, ...
-   map:       x, y of the word, then label, x, y of each entry around it, the neighbours first; 0 to 255 */
+   vote:      label, share, ...
+   neighbours: stored sentence, word, label, similarity, share, ...
+   map:       x and y of the word, then label, x, y of each stored token near it, the neighbours first; 0 to 255
+   hues:      the hue of each entity type */
 const data = JSON.parse(document.getElementById("data").textContent);
 const ROW = 62;
 const OUTCOMES = {
-  fixed: "the tagger alone was wrong, the neighbours put it right",
-  broken: "the tagger alone was right, the neighbours made it wrong",
-  changed: "both wrong, in different ways",
-  wrong: "both wrong, in the same way",
+  fixed: "tagger alone wrong, mix right",
+  broken: "tagger alone right, mix wrong",
+  changed: "both wrong, with different answers",
+  wrong: "both wrong, with the same answer",
   right: "both right",
 };
 const $ = (id) => document.getElementById(id);
 
+/* A new element. Special attributes: `entity`, the type whose colour it gets; `tint`, the outcome whose colour it gets;
+   `on...`, an event handler. */
 function element(name, attributes = {}, ...children) {
   const svg = ["svg", "g", "circle", "path", "text", "title"].includes(name);
   const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
-    if (key === "hue") made.style.setProperty("--hue", value);
+    if (key === "entity") colour(made, value);
     else if (key === "tint") made.style.setProperty("--tint", `var(--${value})`);
     else if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else if (value !== false && value !== undefined) made.setAttribute(key, value);
@@ -32,19 +37,15 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/* Types get colours, and labels those of their types. */
-const typeOf = (label) => (label === "O" ? "" : label.slice(label.indexOf("-") + 1));
-const types = [...new Set([
-  ...data.sentences.flatMap((row) => row.slice(1).flatMap((flat) => flat.filter((_, i) => i % 3 === 0))),
-  ...data.labels.map(typeOf).filter(Boolean),
-])].sort();
-const hues = new Map(types.map((type, i) => [type, Math.round(212 + i * 137.508) % 360]));
-const hueOf = (type) => hues.get(type) ?? 0;
-
-function labelChip(label, ...more) {
-  const type = typeOf(label);
-  return element("span", { class: type ? "label" : "label outside", hue: hueOf(type) }, label, ...more);
+/* The colour of an entity type; no type is the label O, which is grey. */
+function colour(made, type) {
+  if (type) made.style.setProperty("--hue", data.hues[type] ?? 0);
+  else made.style.setProperty("--coloured", 0);
 }
+
+const types = Object.keys(data.hues).sort();
+const typeOf = (label) => (label === "O" ? "" : label.slice(label.indexOf("-") + 1));
+const labelChip = (label, ...more) => element("span", { class: "label", entity: typeOf(label) }, label, ...more);
 
 const wordsOf = (text) => text.split(" ");
 const join = (words) => words.join(data.joiner);
@@ -54,7 +55,7 @@ function* triples(flat) {
   for (let i = 0; i < flat.length; i += 3) yield [flat[i], flat[i + 1], flat[i + 2]];
 }
 
-/* A sentence with its entities marked. `focus`: words of the case; `word`: one that is pointed out. */
+/* A sentence with its entities marked. Entities that overlap the words `focus` are outlined; `word` is underlined. */
 function sentence(words, flat, { focus = [0, 0], word = -1 } = {}) {
   const parts = [];
   const run = (first, stop) => {
@@ -73,7 +74,7 @@ function sentence(words, flat, { focus = [0, 0], word = -1 } = {}) {
     add(place, first, (text) => text);
     const inFocus = first < focus[1] && focus[0] < stop;
     add(first, stop, (text) => [
-      element("mark", { class: inFocus ? "focus" : "", hue: hueOf(type) }, ...text, element("small", {}, type)),
+      element("mark", { class: inFocus ? "outlined" : "", entity: type }, ...text, element("small", {}, type)),
     ]);
     place = stop;
   }
@@ -81,11 +82,11 @@ function sentence(words, flat, { focus = [0, 0], word = -1 } = {}) {
   return parts;
 }
 
-/* What gold, tagger or mix have in a case, in words. */
+/* The entities that overlap the words of a case, as text. */
 function answer(flat, words, first, stop) {
-  const found = [...triples(flat)].filter(([, a, b]) => a < stop && first < b);
-  if (!found.length) return "none";
-  return found
+  const entities = [...triples(flat)].filter(([, a, b]) => a < stop && first < b);
+  if (!entities.length) return "none";
+  return entities
     .map(([type, a, b]) => (a === first && b === stop ? type : `${type} “${join(words.slice(a, b))}”`))
     .join(", ");
 }
@@ -97,11 +98,11 @@ const lowered = data.sentences.map((row) => row[0].toLowerCase());
 const joined = data.joiner === "" ? lowered.map((text) => text.replaceAll(" ", "")) : lowered;
 
 function caseTypes([number, , first, stop]) {
-  const found = new Set();
+  const overlapping = new Set();
   for (const flat of data.sentences[number].slice(1)) {
-    for (const [type, a, b] of triples(flat)) if (a < stop && first < b) found.add(type);
+    for (const [type, a, b] of triples(flat)) if (a < stop && first < b) overlapping.add(type);
   }
-  return found;
+  return overlapping;
 }
 
 function applyFilters() {
@@ -120,17 +121,17 @@ function applyFilters() {
   }
   if (!shown.includes(state.chosen)) choose(shown.length ? shown[0] : -1, false);
   else drawRows();
-  remember();
+  writeAddress();
 }
 
-/* The list holds only the rows that can be seen. */
+/* The document holds only the rows that are visible, so that a list of 20,000 entities scrolls smoothly. */
 function drawRows() {
   const list = $("list");
   const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 6);
   const last = Math.min(shown.length, Math.ceil((list.scrollTop + list.clientHeight) / ROW) + 6);
   const rows = [];
   for (let i = first; i < last; i++) rows.push(row(shown[i], i));
-  if (!shown.length) rows.push(element("p", { class: "none" }, "No entity is like this; widen the filters."));
+  if (!shown.length) rows.push(element("p", { class: "none" }, "No entity passes the filters."));
   $("rows").replaceChildren(...rows);
   if (state.chosen >= 0) list.setAttribute("aria-activedescendant", `case-${state.chosen}`);
   else list.removeAttribute("aria-activedescendant");
@@ -172,7 +173,7 @@ function choose(number, scroll = true) {
   }
   drawRows();
   drawDetail();
-  remember();
+  writeAddress();
 }
 
 function showDetailOnSmallScreens() {
@@ -188,7 +189,7 @@ function drawDetail() {
   const [text, gold, base, knn] = data.sentences[index];
   const words = wordsOf(text), name = data.outcomes[outcome];
   if (state.word < 0) {
-    // The word that the neighbours changed is the one to look at.
+    // Show the first word whose label the neighbours changed.
     state.word = Math.max(0, evidence.findIndex(([alone, , mixed]) => alone !== mixed));
   }
   const reading = (who, flat) => [
@@ -203,7 +204,7 @@ function drawDetail() {
     element("h2", {}, join(words.slice(first, stop)),
       element("span", { class: "outcome", tint: name }, `${name}: ${OUTCOMES[name]}`)),
     element("dl", { class: "readings" }, ...reading("gold", gold), ...reading("tagger", base), ...reading("kNN", knn)),
-    element("h3", {}, "What decided each word", element("small", {}, "by its first word piece")),
+    element("h3", {}, "Evidence for each word", element("small", {}, "for its first word piece")),
     element("div", { class: "tabs" }, ...tabs),
     why(words[first + state.word], evidence[state.word]),
   );
@@ -215,7 +216,7 @@ function focusTab() {
 
 function bar(parts) {
   return element("span", { class: "bar", "aria-hidden": "true" }, ...parts.map(([label, share]) => {
-    const part = element("i", { class: typeOf(label) ? "" : "outside", hue: hueOf(typeOf(label)) });
+    const part = element("span", { entity: typeOf(label) });
     part.style.width = `${100 * share}%`;
     return part;
   }));
@@ -227,7 +228,7 @@ function why(word, [alone, aloneScore, mixed, mixedScore, without, withoutScore,
   const near = [];
   for (let i = 0; i < neighbours.length; i += 5) near.push(neighbours.slice(i, i + 5));
   const share = near.reduce((sum, row) => sum + row[4], 0);
-  const said = (who, ...what) => [element("dt", {}, who), element("dd", {}, ...what)];
+  const line = (who, ...what) => [element("dt", {}, who), element("dd", {}, ...what)];
   const scored = (label, score) => element("span", { class: "part" }, labelChip(data.labels[label]), percent(score));
   const items = near.map(([index, place, label, similarity, part], i) => {
     const [id, text, entities] = data.stored[index];
@@ -240,18 +241,18 @@ function why(word, [alone, aloneScore, mixed, mixedScore, without, withoutScore,
         element("div", { class: "measures" },
           labelChip(data.labels[label]), bar([[data.labels[label], part]]), element("span", {}, `${percent(part)} of the vote`),
           element("span", {}, `similarity ${Number(similarity.toPrecision(3))}`), element("span", {}, `sentence ${id}`),
-          place < 0 ? element("span", {}, "its start or end") : ""),
+          place < 0 ? element("span", {}, "start or end of the sentence") : ""),
         element("div", { class: "text" }, ...sentence(wordsOf(text), entities, { word: place }))),
     );
   });
-  const changes = without === mixed ? "the same" : "another answer";
+  const comparison = without === mixed ? "the same label" : "another label";
   return element("div", { class: "why" },
     element("div", {},
-      element("dl", { class: "said" },
-        ...said("tagger alone", scored(alone, aloneScore)),
-        ...said("vote", bar(votes), ...vote.flatMap((label, i) => (i % 2 ? [] : [scored(label, vote[i + 1])]))),
-        ...said("mix", scored(mixed, mixedScore)),
-        ...said(`without these ${near.length}`, scored(without, withoutScore), element("span", {}, changes))),
+      element("dl", { class: "answer" },
+        ...line("tagger alone", scored(alone, aloneScore)),
+        ...line("vote", bar(votes), ...vote.flatMap((label, i) => (i % 2 ? [] : [scored(label, vote[i + 1])]))),
+        ...line("mix", scored(mixed, mixedScore)),
+        ...line(`mix without these ${near.length}`, scored(without, withoutScore), element("span", {}, comparison))),
       element("ol", { "aria-label": `Neighbours of ${word}: ${percent(share)} of the vote` }, ...items)),
     drawMap(word, map, near.length));
 }
@@ -267,7 +268,7 @@ function drawMap(word, map, near) {
     const mark = element(
       "g",
       {
-        class: `${type ? "" : "outside"} ${isNear ? "" : "far"}`, hue: hueOf(type),
+        class: isNear ? "" : "far", entity: type,
         ...(isNear ? { "data-neighbour": n, onmouseenter: () => lit(n, true), onmouseleave: () => lit(n, false) } : {}),
       },
       element("circle", { cx: at(map[i + 1]), cy: at(map[i + 2]), r: isNear ? 8 : 4.5 }),
@@ -285,16 +286,16 @@ function drawMap(word, map, near) {
   return element("figure", {},
     element("svg", { viewBox: "0 0 295 295", role: "img", "aria-label": described }, ...marks, query),
     element("figcaption", {},
-      `The ${marks.length} stored tokens nearest to “${word}” (◆), on the two principal components of their hidden states; numbers are the neighbours listed.`,
+      `The ${marks.length} stored tokens nearest to “${word}” (◆), on the two principal components of their hidden states. Numbers are those of the list.`,
       element("div", { class: "key" }, ...key)));
 }
 
 function lit(number, on) {
-  for (const found of document.querySelectorAll(`[data-neighbour="${number}"]`)) found.classList.toggle("lit", on);
+  for (const each of document.querySelectorAll(`[data-neighbour="${number}"]`)) each.classList.toggle("lit", on);
 }
 
-/* The address keeps what is shown, for a bookmark or a colleague. */
-function remember() {
+/* The address of the page holds the filters and the chosen case, so that it can be bookmarked or sent. */
+function writeAddress() {
   const kept = new URLSearchParams();
   kept.set("outcome", [...state.outcomes].join(","));
   if (state.type) kept.set("type", state.type);
@@ -303,7 +304,7 @@ function remember() {
   history.replaceState(null, "", `#${kept}`);
 }
 
-function recall() {
+function readAddress() {
   const kept = new URLSearchParams(location.hash.slice(1));
   const counts = data.outcomes.map((_, i) => data.cases.filter((row) => row[1] === i).length);
   const changes = ["fixed", "broken", "changed"].filter((name) => counts[data.outcomes.indexOf(name)]);
@@ -332,7 +333,7 @@ function start() {
     ));
   });
   for (const type of types) $("type").append(element("option", { value: type }, type));
-  recall();
+  readAddress();
   $("type").addEventListener("change", (event) => { state.type = event.target.value; applyFilters(); });
   $("search").addEventListener("input", (event) => { state.search = event.target.value; applyFilters(); });
   $("filters").addEventListener("submit", (event) => event.preventDefault());
@@ -353,7 +354,7 @@ function start() {
     }
   });
   addEventListener("resize", drawRows);
-  addEventListener("hashchange", () => { recall(); applyFilters(); });
+  addEventListener("hashchange", () => { readAddress(); applyFilters(); });
   const chosen = state.chosen;
   applyFilters();
   if (chosen >= 0 && shown.includes(chosen)) choose(chosen);

@@ -1,4 +1,4 @@
-"""Hidden states and logits of sentences: one pass of a tagger, in inference mode, over bucketed batches."""
+"""Hidden states and logits of sentences: one pass of a tagger over batches of similar length."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ AUTOCAST = {"16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass
 class HiddenStates:
-    """What the tagger gives for one batch of rows (word pieces) of a corpus.
+    """Output of the tagger for n rows (word pieces) of a corpus.
 
     Attributes:
-        rows: (n,) places of the pieces among all pieces of the sentences, special tokens included.
+        rows: (n,) indices among all word pieces of the sentences, special tokens included.
         hidden: (n, width) float32, hidden states of the recipe's layer.
         logits: (n, labels) float32.
         transform: the recipe's transform.
@@ -33,7 +33,11 @@ class HiddenStates:
     transform: KeyTransform | None = None
 
     def keys(self, chosen: torch.Tensor | None = None) -> torch.Tensor:
-        """Keys, and so queries, of all rows, or of the m rows chosen by (n,) bool: (m, dim) float32."""
+        """Return keys (equally, queries) of all rows, or of the m rows that `chosen`, (n,) bool, marks.
+
+        Returns:
+            (n or m, dim) float32.
+        """
         hidden = self.hidden if chosen is None else self.hidden[chosen]
         return hidden if self.transform is None else self.transform(hidden)
 
@@ -52,22 +56,20 @@ def hidden_states(
     share: tuple[int, int] = (0, 1),
     progress: tqdm | SharedProgress | None = None,
 ) -> Iterator[HiddenStates]:
-    """Run a tagger over sentences; each of their rows comes exactly once, in batches of any order.
-
-    `TrainedTagger.hidden_states` calls this with what the tagger and the run settings say.
+    """Run a tagger over sentences, with each of their rows exactly once, in batches of any order.
 
     Args:
-        model: the tagger's network.
-        sentences: the sentences in word pieces.
+        model: network of the tagger.
+        sentences: sentences in word pieces.
         pad_id: id of the padding piece.
-        max_length: pieces in a window, special tokens included.
+        max_length: word pieces in a window, special tokens included.
         batch_size: windows in a batch.
-        device: where to compute.
-        precision: `32`, or mixed precision in `16` or `bf16` (a CPU has no float16 and takes bfloat16).
+        device: device of the computation.
+        precision: `32`, or mixed precision in `16` or `bf16` (a CPU has no float16 and uses bfloat16).
         workers: data loading processes.
-        recipe: what keys and queries are made of; a datastore has its own.
-        share: (i, n): this is process i of n, and takes every n-th batch; batches are the same for any n.
-        progress: a bar that advances by the number of pieces.
+        recipe: layer and transform of keys and queries; a datastore has its own.
+        share: (i, n): this is process i of n and takes every n-th batch; batches do not depend on n.
+        progress: bar that advances by the number of word pieces.
 
     Raises:
         UserError: if the encoder does not have the recipe's layer.

@@ -1,7 +1,7 @@
-"""Which vector of an encoder's pass becomes a key: the layers that have names, and how to get at them.
+"""Layers of an encoder whose vectors can be keys.
 
-`last` is the encoder's output, the input of the classifier (arXiv 2203.17103, section 3.1). The others need
-an encoder whose layers are in `encoder.layer`, as BERT, RoBERTa, ELECTRA and ChineseBERT have them.
+`last` is the encoder's output, the input of the classifier (arXiv 2203.17103, section 3.1). All other layers
+need an encoder with a module list `encoder.layer`, as in BERT, RoBERTa, ELECTRA and ChineseBERT.
 """
 
 import re
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from knn_ner.model.backbone import text_config
 from knn_ner.utils.errors import UserError
 
 LAST = "last"
@@ -25,9 +26,10 @@ KNOWN = (
 
 
 def canonical_layer(name: str) -> str:
-    """The one name of a layer: `-2` for `penultimate`, `last` for `-1`.
+    """Return the canonical name of a layer: `-2` for `penultimate`, `last` for `-1`.
 
-    Raises `UserError` for a name that is none.
+    Raises:
+        UserError: for an unknown name.
     """
     name = {"penultimate": "-2", "-1": LAST, "last1": LAST}.get(name, name)
     if name not in (LAST, FFN_INPUT) and not re.fullmatch(r"(-|last)[1-9]\d*", name):
@@ -36,53 +38,65 @@ def canonical_layer(name: str) -> str:
 
 
 def layer_width(model: PreTrainedModel, name: str) -> int:
-    """The width of the vectors of a layer, by its canonical name.
+    """Return the width of the vectors of a layer, given its canonical name.
 
-    Raises `UserError` when the encoder does not have it.
+    Raises:
+        UserError: if the encoder does not have the layer.
     """
-    return model.config.hidden_size * len(_tapped_modules(model, name))
+    return text_config(model.config).hidden_size * len(_tapped_modules(model, name))
 
 
 @contextmanager
 def tapping(model: PreTrainedModel, name: str) -> Iterator[Callable[[], Tensor]]:
-    """Listen to a layer, by its canonical name, without keeping the other layers' states.
+    """Record the vectors of a layer, given its canonical name, during forward passes.
 
-    Gives a function that returns its vectors of the last batch, (batch, pieces, width) float32, once.
-    `lastN` is N vectors of length 1 side by side, so that each layer has the same part in a cosine.
+    Yields:
+        A function that returns the vectors of the last batch, (batch, pieces, width) float32; call it once for
+        each batch. For `lastN` it returns N vectors of length 1 side by side, so that each layer has the same
+        share in a cosine.
 
-    Raises `UserError` when the encoder does not have it.
+    Raises:
+        UserError: if the encoder does not have the layer.
     """
     modules = _tapped_modules(model, name)
-    heard: list[list[Tensor]] = [[] for _ in modules]
+    recorded: list[list[Tensor]] = [[] for _ in modules]
 
-    def hook(states: list[Tensor]) -> Callable[..., None]:
-        return lambda module, inputs, output: states.append(_first(output))
-
-    def taken() -> Tensor:
-        # A feed-forward block in chunks (`chunk_size_feed_forward`) sees some pieces at a time.
-        vectors = [torch.cat(states, dim=1).float() for states in heard]
-        for states in heard:
+    def take() -> Tensor:
+        # With `chunk_size_feed_forward`, a feed-forward block gets a part of the pieces at a time.
+        vectors = [torch.cat(states, dim=1).float() for states in recorded]
+        for states in recorded:
             states.clear()
         if len(vectors) == 1:
             return vectors[0]
         return torch.cat([functional.normalize(vector, dim=-1) for vector in vectors], dim=-1)
 
     with ExitStack() as hooks:
-        for module, states in zip(modules, heard, strict=True):
+        for module, states in zip(modules, recorded, strict=True):
             if name == FFN_INPUT:
-                handle = module.register_forward_pre_hook(
-                    lambda module, inputs: heard[0].append(inputs[0])
-                )
+                handle = module.register_forward_pre_hook(_record_input(states))
             else:
-                handle = module.register_forward_hook(hook(states))
+                handle = module.register_forward_hook(_record_output(states))
             hooks.callback(handle.remove)
-        yield taken
+        yield take
+
+
+def _record_input(states: list[Tensor]) -> Callable[..., None]:
+    return lambda module, inputs: states.append(inputs[0])
+
+
+def _record_output(states: list[Tensor]) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        # The hidden states are the output, or the first of several outputs.
+        states.append(output if isinstance(output, Tensor) else output[0])
+
+    return hook
 
 
 def _tapped_modules(model: PreTrainedModel, name: str) -> Sequence[nn.Module]:
+    base: Any = model.base_model
     if name == LAST:
-        return [model.base_model]
-    layers = getattr(getattr(model.base_model, "encoder", None), "layer", None)
+        return [base]
+    layers = getattr(getattr(base, "encoder", None), "layer", None)
     if not isinstance(layers, nn.ModuleList):
         raise UserError(
             f"--key_layer {name}: {type(model).__name__} has no encoder.layer, as BERT's kin have; "
@@ -94,13 +108,8 @@ def _tapped_modules(model: PreTrainedModel, name: str) -> Sequence[nn.Module]:
                 f"--key_layer {name}: the layers of {type(model).__name__} have no feed-forward block "
                 "of their own, as BERT's have; use another"
             )
-        return [layers[-1].intermediate]
+        return [layers[-1].get_submodule("intermediate")]
     count = int(name.removeprefix("last").removeprefix("-"))
     if count > len(layers):
         raise UserError(f"--key_layer {name}: the encoder has {len(layers)} layers; use fewer")
-    return layers[-count:] if name.startswith("last") else [layers[-count]]
-
-
-def _first(output: Any) -> Tensor:
-    """What a module gives: hidden states, alone, or first among others."""
-    return output if isinstance(output, Tensor) else output[0]
+    return list(layers[-count:]) if name.startswith("last") else [layers[-count]]

@@ -1,1 +1,1 @@
-"""Several processes that share one command."""
+"""Commands in several processes."""

@@ -1,8 +1,8 @@
-"""A command in several processes, on one machine or more: starting them, and ending them together.
+"""Run a command in several processes, on one or more machines, and end them together.
 
-Lightning starts the processes that `--devices` and `--num_nodes` ask for, or torchrun has started them;
-each runs the whole command on its share of the work. Process 0 alone talks to the user and writes
-results. An error in any process ends all of them.
+Lightning starts the processes that `--devices` and `--num_nodes` ask for, unless torchrun has started them. Each
+process runs the whole command on its share of the work. Only process 0 prints messages and writes results. An error
+in one process ends all of them.
 """
 
 import logging
@@ -14,35 +14,40 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from knn_ner.settings import ProcessSettings
+from knn_ner.settings import ProcessSettings, RunSettings, group_of
 from knn_ner.utils.errors import AgreedError, UserError
+from knn_ner.utils.text import counted
 
 if TYPE_CHECKING:
-    from knn_ner.parallel.process_group import Group
+    from knn_ner.parallel.process_group import ProcessGroup
 
 P = TypeVar("P", bound=ProcessSettings)
 
 logger = logging.getLogger(__name__)
 
-# In the environment of the processes that Lightning starts: the id of the process that did.
-STARTED_BY = "KNN_NER_STARTED_BY"
-# Variables by which processes on several machines find each other.
-MEETING = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
+# Environment variable of the processes that Lightning starts: the id of their parent process.
+PARENT_VARIABLE = "KNN_NER_STARTED_BY"
+# Environment variables that processes on several machines need to connect.
+ADDRESS_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK")
 
 
 @contextmanager
 def processes(
     parse: Callable[[list[str] | None], P], argv: list[str] | None
-) -> Iterator[tuple[P, "Group"]]:
-    """The settings of a command line and the processes that share it, for the time of the command.
-
-    With more than one, it is as in `ending_together`.
+) -> Iterator[tuple[P, "ProcessGroup"]]:
+    """Parse a command line, start the processes that it asks for, and end them together after the command.
 
     Args:
-        parse: reads a command line.
-        argv: the command line; that of this process if None, which it must be for more than one.
+        parse: parses a command line into settings.
+        argv: the command line; None stands for `sys.argv`, which several processes need.
+
+    Yields:
+        The settings, and the group of processes.
+
+    Raises:
+        UserError: if the processes cannot be started.
     """
-    # What torchrun started reads one command line many times, and would answer a bad one as often.
+    # Of the processes that torchrun started on a machine, only one reports a bad command line.
     with _silence(_started_by_torchrun() and os.environ.get("LOCAL_RANK") != "0"):
         settings = parse(argv)
         group = _start(settings)
@@ -59,40 +64,38 @@ def processes(
 
 
 @contextmanager
-def ending_together(group: "Group") -> Iterator[None]:
-    """The work of one process of a group: an error in any of them is raised in the first.
+def ending_together(group: "ProcessGroup") -> Iterator[None]:
+    """Run the work of one process of a group; process 0 raises the error of any process.
 
-    The others are silent here, but for errors that no user can help, and exit after an error.
+    The other processes print nothing except the traceback of an unexpected error, and exit after an error.
     """
     try:
         with _silence(group.rank > 0):
             yield
-            group.exchange()
+            group.barrier()
     except BaseException as error:
         expected = isinstance(error, UserError | MemoryError | KeyboardInterrupt | SystemExit)
         if isinstance(error, Exception) and not isinstance(error, AgreedError):
-            text = (
-                str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            )
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             with suppress(AgreedError):
-                group.exchange(error=text)
+                group.all_gather(error=f"{kind}{error}")
         if group.rank == 0:
             raise
         if not expected:
             traceback.print_exception(error)
-        # At another code than 0 Lightning kills its processes, the first one too, before it has told of
-        # the error.
-        started = os.environ.get(STARTED_BY) == str(os.getppid())
+        # After an exit code other than 0, Lightning kills all processes before process 0 has reported the error.
+        started = os.environ.get(PARENT_VARIABLE) == str(os.getppid())
         sys.exit(0 if started else 2 if expected else 1)
 
 
-def _start(settings: ProcessSettings) -> "Group":
-    """Start the other processes, if this is the first, and join them.
+def _start(settings: ProcessSettings) -> "ProcessGroup":
+    """Start the other processes if this is process 0, and join the group.
 
-    Raises `UserError` when there are not as many as the settings ask for.
+    Raises:
+        UserError: if the number of processes or devices does not match the settings.
     """
-    # torch takes seconds, which a mistyped command line need not wait.
-    from knn_ner.parallel.process_group import Group
+    # torch is imported only now, so a bad command line is reported at once.
+    from knn_ner.parallel.process_group import ProcessGroup
 
     nodes, devices = settings.num_nodes or 1, settings.devices or 1
     if _started_by_torchrun():
@@ -105,28 +108,33 @@ def _start(settings: ProcessSettings) -> "Group":
                 "leave these flags out"
             )
     if devices * nodes == 1:
-        return Group()
+        return ProcessGroup()
     import torch
 
     from knn_ner.utils.device import choose_device
 
-    device = choose_device(settings.device)
+    device = choose_device(group_of(RunSettings, settings).device)
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise UserError(
             f"--devices {devices}: {torch.cuda.device_count()} CUDA devices found; "
             "ask for as many at most, or use --device cpu"
         )
-    # Imported here, as it takes seconds that a single process need not wait.
+    # Imported here because it takes seconds that a single process does not need.
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    if os.environ.get(STARTED_BY) != str(os.getppid()):
-        os.environ[STARTED_BY] = str(os.getpid())
+    if os.environ.get(PARENT_VARIABLE) != str(os.getppid()):
+        os.environ[PARENT_VARIABLE] = str(os.getpid())
     try:
         fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy="ddp")
-        if isinstance(fabric.strategy.cluster_environment, LightningEnvironment):
-            _check_meeting(nodes)
+        missing = [name for name in ADDRESS_VARIABLES if name not in os.environ]
+        environment = getattr(fabric.strategy, "cluster_environment", None)
+        if nodes > 1 and missing and isinstance(environment, LightningEnvironment):
+            raise UserError(
+                f"--num_nodes {nodes}: {' and '.join(missing)} not found in the environment; set "
+                f"{', '.join(ADDRESS_VARIABLES)} on each machine, or start the command by torchrun"
+            )
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -134,32 +142,20 @@ def _start(settings: ProcessSettings) -> "Group":
             f"--devices {devices} --num_nodes {nodes}: no connection ({reason})"
         ) from None
     if fabric.global_rank == 0:
-        threads = torch.get_num_threads()
-        logger.info(
-            f"{fabric.world_size} processes with {threads} thread{'s' * (threads > 1)} each"
-        )
-    return Group(fabric.global_rank, fabric.world_size, device)
+        threads = counted(torch.get_num_threads(), "thread")
+        logger.info(f"{fabric.world_size} processes with {threads} each")
+    return ProcessGroup(fabric.global_rank, fabric.world_size, device)
 
 
 def _started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-def _check_meeting(nodes: int) -> None:
-    """Raise `UserError` where several machines would wait for each other in different places."""
-    missing = [name for name in MEETING if name not in os.environ]
-    if nodes > 1 and missing:
-        raise UserError(
-            f"--num_nodes {nodes}: {' and '.join(missing)} not found in the environment; set "
-            f"{', '.join(MEETING)} on each machine, or start the command by torchrun"
-        )
-
-
 @contextmanager
 def _silence(quiet: bool) -> Iterator[None]:
-    """Nothing is printed in this context, if `quiet`."""
+    """Discard everything that is printed, if `quiet`."""
     if not quiet:
         yield
         return
-    with Path(os.devnull).open("w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+    with Path(os.devnull).open("w") as null, redirect_stdout(null), redirect_stderr(null):
         yield

@@ -1,4 +1,4 @@
-"""What the processes that share a command tell each other."""
+"""Collective communication between the processes that share a command, by torch.distributed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,51 +12,71 @@ from tqdm import tqdm
 
 from knn_ner.utils.errors import AgreedError
 
-# How long processes wait for one that still works. One that ended is noticed at once, as its
-# connections close, so this only has to be longer than any shard or search takes.
-PATIENCE = timedelta(days=1)
-# Numbers that fit into an exchange.
-NUMBERS = 8
+# How long a process waits for another one that still works: longer than any shard or search takes. A process that
+# ended is noticed at once, because its connections close.
+COLLECTIVE_TIMEOUT = timedelta(days=1)
+# The most numbers of one `all_gather`.
+MAX_NUMBERS = 8
 
 
-class Group:
-    """The processes that share a command: this one is `rank` of `size`, by default one alone.
+class ProcessGroup:
+    """The processes that share a command; by default a single process.
 
-    Before processes send each other anything, they all call `exchange`. One that fails calls it too,
-    in place of what it would have done next, so that no other waits for it in vain.
+    All processes call `all_gather` or `barrier` before they exchange arrays. A process that failed calls `all_gather`
+    with its error, so no other process waits for it.
+
+    Args:
+        rank: number of this process, from 0.
+        size: number of processes; above 1, torch's default process group has to exist.
+        device: device of the tensors in `all_gather_rows` and `all_to_all`.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, device: str | torch.device = "cpu"):
-        """With size > 1, torch's process group must be there; `device` is where tensors will be."""
         self.rank, self.size = rank, size
         if size > 1:
-            self._control = self._data = dist.new_group(backend="gloo", timeout=PATIENCE)
+            self._cpu = self._device = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
             if torch.device(device).type == "cuda":
-                self._data = dist.new_group(backend="nccl", timeout=PATIENCE)
+                self._device = dist.new_group(backend="nccl", timeout=COLLECTIVE_TIMEOUT)
 
-    def exchange(self, *numbers: int, error: str = "") -> list[list[int]]:
-        """Wait for every process, and tell each other some numbers.
+    def barrier(self) -> None:
+        """Wait for every process; raises as `all_gather`."""
+        self.all_gather()
 
-        Returns: what each process told, by rank. Raises AgreedError if one of them told of an error,
-        or ended.
+    def all_gather(self, *numbers: int, error: str = "") -> list[list[int]]:
+        """Send up to `MAX_NUMBERS` integers to every process.
+
+        Args:
+            numbers: the integers.
+            error: message of a process that failed, which the call raises in every process.
+
+        Returns:
+            The numbers of each process, by rank.
+
+        Raises:
+            AgreedError: if a process failed or ended.
         """
         if self.size == 1:
             return [list(numbers)]
-        text = torch.tensor(list(error.encode()), dtype=torch.uint8)
-        told = torch.zeros(1 + NUMBERS, dtype=torch.int64)
-        told[: 1 + len(numbers)] = torch.tensor([len(text), *numbers])
-        heard = [torch.empty_like(told) for _ in range(self.size)]
-        with _noticing_the_dead():
-            dist.all_gather(heard, told, group=self._control)
-            texts = _from_all(text, [int(row[0]) for row in heard], self.rank, self._control)
-        for rank, text in enumerate(texts):
-            if len(text):
-                raise AgreedError(f"process {rank}: {bytes(text.tolist()).decode()}")
-        return [row[1 : 1 + len(numbers)].tolist() for row in heard]
+        # The first number tells whether the process failed: one collective call is enough if none did.
+        sent = torch.zeros(1 + MAX_NUMBERS, dtype=torch.int64)
+        sent[: 1 + len(numbers)] = torch.tensor([bool(error), *numbers])
+        received = [torch.empty_like(sent) for _ in range(self.size)]
+        with _closed_connection_as_error():
+            dist.all_gather(received, sent, group=self._cpu)
+            if any(row[0] for row in received):
+                errors = [error] * self.size
+                dist.all_gather_object(errors, error, group=self._cpu)
+                rank, message = next((r, text) for r, text in enumerate(errors) if text)
+                raise AgreedError(f"process {rank}: {message}")
+        return [row[1 : 1 + len(numbers)].tolist() for row in received]
 
     def check_same(self, what: str, digest: str) -> None:
-        """Raise AgreedError unless all processes have the same digest (hexadecimal) of something."""
-        digests = [other for (other,) in self.exchange(int(digest[:15], 16))]
+        """Check that a hexadecimal digest of something is the same in all processes.
+
+        Raises:
+            AgreedError: if a process has another digest than process 0.
+        """
+        digests = [other for (other,) in self.all_gather(int(digest[:15], 16))]
         for rank, other in enumerate(digests):
             if other != digests[0]:
                 raise AgreedError(
@@ -64,67 +84,78 @@ class Group:
                     "give every machine the same files and flags"
                 )
 
-    def from_first(self, numbers: Sequence[int]) -> list[int]:
-        """What process 0 calls this with, in every process."""
-        (count,), *_ = self.exchange(len(numbers))
-        if self.size == 1:
-            return list(numbers)
-        told = torch.zeros(count, dtype=torch.int64)
-        if self.rank == 0:
-            told[:] = torch.tensor(list(numbers))
-        with _noticing_the_dead():
-            dist.broadcast(told, src=0, group=self._control)
-        return told.tolist()
+    def broadcast(self, numbers: Sequence[int]) -> list[int]:
+        """Return the integers of process 0 in every process; the argument of other processes is ignored."""
+        self.barrier()
+        sent = [list(numbers)]
+        if self.size > 1:
+            with _closed_connection_as_error():
+                dist.broadcast_object_list(sent, src=0, group=self._cpu)
+        return sent[0]
 
-    def largest(self, array: np.ndarray) -> np.ndarray:
-        """The largest of each element among all processes; the same shape and type everywhere."""
-        self.exchange()
+    def all_reduce_max(self, array: np.ndarray) -> np.ndarray:
+        """Return the element-wise maximum of the arrays of all processes, which have one shape and type."""
+        self.barrier()
         if self.size == 1:
             return array
         values = torch.from_numpy(array.copy())
-        with _noticing_the_dead():
-            dist.all_reduce(values, dist.ReduceOp.MAX, group=self._control)
+        with _closed_connection_as_error():
+            dist.all_reduce(values, dist.ReduceOp.MAX, group=self._cpu)
         return values.numpy()
 
-    def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """The rows of all processes, in order of rank. After an `exchange`.
+    def all_gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Concatenate the rows of all processes by rank; call `all_gather` or `barrier` first.
 
         Args:
             rows: (counts[rank], ...), on the group's device.
-            counts: how many rows each process has.
-        """
-        with _noticing_the_dead():
-            return torch.cat(_from_all(rows, counts, self.rank, self._data))
+            counts: number of rows of each process.
 
-    def swap(self, values: Tensor, send: Sequence[int], receive: Sequence[int]) -> list[Tensor]:
-        """Send each process its share of some values, and get one from each. After an `exchange`.
+        Returns:
+            (sum(counts), ...).
+        """
+        parts = []
+        with _closed_connection_as_error():
+            for rank, count in enumerate(counts):
+                part = rows.contiguous()
+                if rank != self.rank:
+                    part = rows.new_empty(count, *rows.shape[1:])
+                if count:
+                    dist.broadcast(part, src=rank, group=self._device)
+                parts.append(part)
+        return torch.cat(parts)
+
+    def all_to_all(
+        self, values: Tensor, send: Sequence[int], receive: Sequence[int]
+    ) -> list[Tensor]:
+        """Send a part of `values` to each process, and receive a part from each; call `barrier` first.
 
         Args:
-            values: (sum(send),), on the group's device: the shares, in order of rank.
-            send: how many values each process is to get.
-            receive: how many values each process has for this one.
+            values: (sum(send),), on the group's device: the parts by rank.
+            send: number of values for each process.
+            receive: number of values from each process.
 
-        Returns: (receive[rank],) for each rank.
+        Returns:
+            (receive[rank],) for each rank.
         """
         received = values.new_empty(sum(receive))
-        with _noticing_the_dead():
-            dist.all_to_all_single(received, values, list(receive), list(send), group=self._data)
+        with _closed_connection_as_error():
+            dist.all_to_all_single(received, values, list(receive), list(send), group=self._device)
         return list(received.split(list(receive)))
 
 
 class SharedProgress:
-    """The bar of work that all processes share, moved on by one that takes the others to be as far."""
+    """The progress bar of work that all processes share; assumes that they are equally fast."""
 
-    def __init__(self, bar: tqdm, group: Group):
+    def __init__(self, bar: tqdm, group: ProcessGroup):
         self.bar, self.group = bar, group
 
     def update(self, count: int) -> None:
-        self.bar.update(min(count * self.group.size, self.bar.total - self.bar.n))
+        """Advance the bar by `count` items of each process."""
+        self.bar.update(min(count * self.group.size, (self.bar.total or 0) - self.bar.n))
 
 
 @contextmanager
-def _noticing_the_dead() -> Iterator[None]:
-    """An error of the connection as one line."""
+def _closed_connection_as_error() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
@@ -133,17 +164,3 @@ def _noticing_the_dead() -> Iterator[None]:
         raise AgreedError(
             f"another process of this run ended ({reason}); see what it printed, or its machine's log"
         ) from None
-
-
-def _from_all(
-    rows: Tensor, counts: Sequence[int], rank: int, group: dist.ProcessGroup
-) -> list[Tensor]:
-    """What each process has, (its count, ...), where all have another number of rows."""
-    parts = []
-    for source, count in enumerate(counts):
-        own = source == rank
-        part = rows.contiguous() if own else rows.new_empty(count, *rows.shape[1:])
-        if count:
-            dist.broadcast(part, src=source, group=group)
-        parts.append(part)
-    return parts

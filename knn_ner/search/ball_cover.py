@@ -36,7 +36,7 @@ from knn_ner.search.similarity import (
 from knn_ner.search.vote import limited_temperature, vote_weights
 from knn_ner.utils.device import full_precision
 from knn_ner.utils.errors import UserError
-from knn_ner.utils.files import writing
+from knn_ner.utils.files import atomic_writer
 
 # Mean number of entries in a ball, and the largest number of balls.
 ENTRIES_PER_BALL = 128
@@ -340,7 +340,7 @@ def covers_of(store: Datastore, similarity: str, expected: float) -> list[Cover]
     for number, cover in enumerate(covers):
         arrays |= {f"{name}_{number}": getattr(cover, name).numpy() for name in ARRAYS}
     # The folder of a shared store may be read-only.
-    with suppress(UserError, OSError), writing(file, binary=True) as stream:
+    with suppress(UserError, OSError), atomic_writer(file, binary=True) as stream:
         np.savez(stream, **arrays)  # type: ignore[arg-type]
     return covers
 

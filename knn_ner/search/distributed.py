@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from knn_ner.datastore.reader import Datastore
-from knn_ner.parallel.process_group import Group
+from knn_ner.parallel.process_group import ProcessGroup
 from knn_ner.search.candidates import Candidates, kept_for
 from knn_ner.search.exact import BLOCK_KEYS, ExactSearch
 from knn_ner.search.searcher import LogWeights, SearchResult, best_first
@@ -115,7 +115,7 @@ class DistributedSearch(ExactSearch):
         store: Datastore,
         similarity: str,
         device: str | torch.device,
-        group: Group,
+        group: ProcessGroup,
         *,
         block_keys: int = BLOCK_KEYS,
     ):
@@ -172,13 +172,13 @@ class DistributedSearch(ExactSearch):
         """
         # The bits of the temperature as an integer.
         bits = int(np.float64(temperature).view(np.int64))
-        told = self.group.exchange(len(queries), k, bits)
+        told = self.group.all_gather(len(queries), k, bits)
         asked = {(k, bits) for _, k, bits in told if k}
         if not asked:
             return None
         ((k, bits),) = asked
         counts = [count for count, *_ in told]
-        queries = self.group.gather(queries, counts)
+        queries = self.group.all_gather_rows(queries, counts)
         if k == -1:
             return self._all_log_weights(queries, counts, float(np.int64(bits).view(np.float64)))
         return self._all_candidates(queries, counts, k)
@@ -196,7 +196,7 @@ class DistributedSearch(ExactSearch):
                 torch.cat([part.indices for part in parts]) + self._first,
                 torch.cat([part.floor for part in parts]),
             )
-        widths = [width for (width,) in self.group.exchange(found.scores.shape[1])]
+        widths = [width for (width,) in self.group.all_gather(found.scores.shape[1])]
         scores = self._to_their_owners(found.scores, counts, widths)
         indices = self._to_their_owners(found.indices, counts, widths)
         floors = self._to_their_owners(found.floor[:, None], counts, [1] * self.group.size)
@@ -212,7 +212,7 @@ class DistributedSearch(ExactSearch):
         if self._part is not None:
             found = self._part.log_weights(queries, temperature)
             columns = torch.cat([found.logs, found.largest[:, None].double()], dim=1)
-        self.group.exchange()
+        self.group.barrier()
         received = self._to_their_owners(columns, counts, [width] * self.group.size)
         parts = [LogWeights(part[:, :-1], part[:, -1]) for part in received]
         return merge_log_weights(parts, temperature)
@@ -228,7 +228,7 @@ class DistributedSearch(ExactSearch):
             widths: width of the values of each process.
         """
         own, width = counts[self.group.rank], widths[self.group.rank]
-        received = self.group.swap(
+        received = self.group.all_to_all(
             values.reshape(-1),
             send=[count * width for count in counts],
             receive=[own * width for width in widths],

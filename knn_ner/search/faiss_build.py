@@ -1,6 +1,5 @@
 """Building the FAISS indexes of a datastore, and extending them when it has grown."""
 
-import fcntl
 import logging
 import math
 import re
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from knn_ner.datastore.locking import new_name
-from knn_ner.datastore.manifest import Manifest, sync
+from knn_ner.datastore.folder import unique_id
+from knn_ner.datastore.locking import lock_file
+from knn_ner.datastore.manifest import Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search.faiss_index import IndexRecord, fits, read_record, shards_of, stem
 from knn_ner.search.faiss_library import (
@@ -30,6 +30,7 @@ from knn_ner.search.faiss_library import (
 )
 from knn_ner.search.similarity import check_similarity
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +92,13 @@ def build_index(
     path = Path(path)
     check_similarity(similarity)
     Manifest.read(path)
-    with _lock(path):
-        for file in path.glob(f"{UNFINISHED_PREFIX}*"):
-            file.unlink()
+    with lock_file(
+        path / LOCK_FILE,
+        busy="another process is building an index of this datastore",
+        advice=", where its indexes are kept; build the index as someone who can, or search exactly",
+    ):
+        for junk in path.glob(f"{UNFINISHED_PREFIX}*"):
+            junk.unlink()
         store = Datastore.open(path)
         if not store.entries:
             raise UserError(f"{path}: no entries to index; add labelled sentences to it")
@@ -138,12 +143,11 @@ def _bring_up_to_date(
             index = faiss.read_index(str(file))
         added, trained_on = store.entries - before.entries, before.trained_on
     _add(index, store, similarity, store.entries - added, name)
-    file = store.path / f"{stem(name, similarity)}-{new_name()}.faiss"
+    file = store.path / f"{stem(name, similarity)}-{unique_id()}.faiss"
     shards = shards_of(store)
-    with _unfinished(file) as temporary:
+    with atomic_path(file, fsync=True) as temporary:
         with faiss_errors(f"{file}", "free some space, then give the command again"):
             faiss.write_index(index, str(temporary))
-        sync(temporary)
         size = temporary.stat().st_size
     record = IndexRecord(
         index=name,
@@ -284,38 +288,6 @@ def _add(index: Any, store: Datastore, similarity: str, first: int, name: str) -
                 progress.update(len(rows))
     finally:
         faiss.omp_set_num_threads(threads)
-
-
-@contextmanager
-def _unfinished(file: Path) -> Iterator[Path]:
-    """A temporary name for a file, which is renamed at the end, or removed after an error."""
-    temporary = file.with_name(f".{file.name}")
-    try:
-        yield temporary
-        temporary.replace(file)
-        sync(file.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold the lock for building indexes of a store, which the system releases if the process dies."""
-    try:
-        stream = (path / LOCK_FILE).open("w")
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}), where its indexes are kept; build the index "
-            "as someone who can, or search exactly"
-        ) from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{path}: another process is building an index of this datastore; wait until it has finished"
-            ) from None
-        yield
 
 
 def _remove_old(record: IndexRecord, path: Path) -> None:

@@ -15,10 +15,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from knn_ner.datastore.manifest import SENTENCE_INDEX_FILE, ShardRecord, replace_json
+from knn_ner.datastore.manifest import SENTENCE_INDEX_FILE, ShardRecord
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search.faiss_library import faiss_errors, load_faiss, stores_whole_values, transforms
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import write_json
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +89,7 @@ class IndexRecord:
 
     def write(self, path: Path) -> None:
         """Make this the index of its name in the store in folder `path`, in one step."""
-        replace_json(path / f"{self.stem}.json", {"version": VERSION} | asdict(self))
+        write_json(path / f"{self.stem}.json", {"version": VERSION} | asdict(self), fsync=True)
 
 
 def stem(index: str, similarity: str) -> str:

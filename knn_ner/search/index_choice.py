@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from knn_ner.datastore.reader import Datastore
-from knn_ner.parallel.process_group import Group
+from knn_ner.parallel.process_group import ProcessGroup
 from knn_ner.search.distributed import DistributedSearch
 from knn_ner.search.exact import ExactSearch
 from knn_ner.search.faiss_build import recommended
@@ -83,7 +83,7 @@ def searcher_for(
 
 
 def shared_searcher(
-    store: Datastore, search: IndexSettings, device: torch.device, k: int, group: Group
+    store: Datastore, search: IndexSettings, device: torch.device, k: int, group: ProcessGroup
 ) -> AbstractContextManager[Searcher]:
     """Open a search that the processes of a group share; for one process, `searcher_for`.
 

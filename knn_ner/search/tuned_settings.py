@@ -11,7 +11,7 @@ from typing import Any
 from knn_ner.datastore.manifest import Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search.similarity import check_similarity
-from knn_ner.settings import VoteFlags, VoteSettings
+from knn_ner.settings import Similarity, VoteFlags, VoteSettings
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import read_json, write_json
 
@@ -39,9 +39,9 @@ def save_tuned(store: Datastore, settings: VoteSettings, similarity: str, f1: fl
 def choose_vote(
     path: str | Path,
     given: VoteFlags,
-    similarity: str | None,
+    similarity: Similarity | None,
     tuning: str | Path | None = None,
-) -> tuple[VoteSettings, str, str]:
+) -> tuple[VoteSettings, Similarity, str]:
     """The settings to use with the datastore in `path`: those given, and for the rest those tuned.
 
     Tuned settings from the datastore's folder are logged.
@@ -74,7 +74,9 @@ def choose_vote(
 
 def _best_of(tuning: str | Path, similarity: str | None) -> dict[str, Any]:
     """The best settings in a `tuning.json`, with their similarity."""
-    best = read_json(tuning).get("best", {})
+    content = read_json(tuning)
+    best = content.get("best") if isinstance(content, dict) else None
+    best = best if isinstance(best, dict) else {}
     for name in ("k", "temperature", "knn_weight", "similarity"):
         if name not in best:
             raise UserError(f"{tuning}: no best {name}; expected a file of knn_ner.tune")
@@ -86,6 +88,24 @@ def _best_of(tuning: str | Path, similarity: str | None) -> dict[str, Any]:
     return best
 
 
+def read_tuned(file: Path) -> tuple[dict[str, Any], str]:
+    """The settings in a `tuned.json`, with their similarity, and the content that they were tuned for.
+
+    Raises:
+        UserError: for a file that `save_tuned` did not write.
+    """
+    content = read_json(file)
+    try:
+        best = asdict(VoteSettings(content["k"], content["temperature"], content["knn_weight"]))
+        best["similarity"] = content["similarity"]
+        check_similarity(best["similarity"])
+        return best, content["content_id"]
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(
+            f"{file}: not as knn_ner.tune writes it ({error}); tune again, or remove the file"
+        ) from None
+
+
 def _tuned_for(path: Path, missing: list[str], similarity: str | None) -> dict[str, Any]:
     """The settings tuned for the datastore in folder `path`, with their similarity; logs the missing ones."""
     file = path / TUNED_FILE
@@ -94,15 +114,7 @@ def _tuned_for(path: Path, missing: list[str], similarity: str | None) -> dict[s
             f"{missing[0]} not given, and nothing was tuned for {path}; give k, temperature and "
             "knn_weight, or run knn_ner.tune with this datastore"
         )
-    content = read_json(file)
-    try:
-        best = asdict(VoteSettings(content["k"], content["temperature"], content["knn_weight"]))
-        best["similarity"], content_id = content["similarity"], content["content_id"]
-        check_similarity(best["similarity"])
-    except (KeyError, TypeError, UserError) as error:
-        raise UserError(
-            f"{file}: not as knn_ner.tune writes it ({error}); tune again, or remove the file"
-        ) from None
+    best, content_id = read_tuned(file)
     if similarity not in (None, best["similarity"]):
         raise UserError(
             f"{file}: tuned for similarity {best['similarity']}, but {similarity} is "

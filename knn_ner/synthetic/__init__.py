@@ -1,1 +1,1 @@
-"""Seeded synthetic corpora and small random encoders, for the quickstart and the tests."""
+"""Seeded synthetic corpora and small encoders with random weights, for the quickstart and the tests."""

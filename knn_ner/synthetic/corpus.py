@@ -1,34 +1,61 @@
-"""A seeded synthetic corpus for the quickstart and the tests: English words or Chinese characters.
+"""Write a seeded synthetic corpus for the quickstart and the tests: English words or Chinese characters.
 
     python -m knn_ner.synthetic.corpus --out outputs/corpus --seed 0
 
-Sentences come from templates (`english.py`, `chinese.py`), names from syllables. What makes it hard: names
-of a long tail, names that only dev or test has, names of two types, contexts that fit several types,
-titles made of common words, and neighbouring names of one type. No label is wrong.
+Sentences come from templates (`english.toml`, `chinese.toml`), names from syllables. The corpus is hard in these
+ways: most names are rare, some names occur only in dev or test, some names have two types, some contexts fit several
+types, titles consist of common words, and names of one type stand side by side. No label is wrong.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Literal
 
-from knn_ner.synthetic.chinese import CHINESE
-from knn_ner.synthetic.english import ENGLISH
-from knn_ner.synthetic.grammar import Grammar, Language, expand, pick
+from knn_ner.data.columns import Sentence, write_columns
+from knn_ner.synthetic.grammar import Grammar, Language, expand, pick, read_language
 from knn_ner.synthetic.names import Lexicon, Name, invent_words
-from knn_ner.utils.arguments import Parser, positive_int
-from knn_ner.utils.command import run_main
+from knn_ner.utils.arguments import flag, positive_int
+from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
-from knn_ner.utils.files import write_text
 
-LANGUAGES: Mapping[str, Language] = {"en": ENGLISH, "zh": CHINESE}
+LANGUAGES: Mapping[str, Language] = {
+    "en": read_language("english"),
+    "zh": read_language("chinese"),
+}
 SIZES: Mapping[str, int] = {"train": 3000, "dev": 500, "test": 500}
-MOST_ATTEMPTS = 1000  # at a sentence that has not stood in the corpus before
+MOST_ATTEMPTS = 1000  # to make a sentence that is new in the corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticCorpusSettings:
+    """The settings of `python -m knn_ner.synthetic.corpus`."""
+
+    out: str = flag(metavar="D")
+    """folder of the corpus"""
+    seed: int = flag(0)
+    """random seed of names and sentences"""
+    language: Literal["en", "zh"] = flag("en")
+    """en: English words; zh: Chinese characters"""
+    train: int = flag(SIZES["train"], parse=positive_int, metavar="N")
+    """sentences of the training split"""
+    dev: int = flag(SIZES["dev"], parse=positive_int, metavar="N")
+    """sentences of the dev split"""
+    test: int = flag(SIZES["test"], parse=positive_int, metavar="N")
+    """sentences of the test split"""
+    file_name: str | None = flag(None, metavar="F")
+    """ending of the corpus files (if not given: word.bmes for en, char.bmes for zh)"""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Neighbouring tokens: a name of an entity type, or words outside of any (kind is None)."""
+    """Neighbouring tokens of a sentence.
+
+    Attributes:
+        tokens: the tokens.
+        kind: the entity type if the tokens are a name; None otherwise.
+    """
 
     tokens: Name
     kind: str | None = None
@@ -50,8 +77,12 @@ SyntheticSentence = Sequence[Segment]
 class SplitStatistics:
     """Counts of one split.
 
-    unseen: entities whose name is no entity of the training split.
-    ambiguous: entities whose name is one of several types in the training split.
+    Attributes:
+        sentences: number of sentences.
+        tokens: number of tokens.
+        entities: number of entities.
+        unseen: entities whose name is no entity of the training split.
+        ambiguous: entities whose name has several types in the training split.
     """
 
     sentences: int
@@ -63,7 +94,13 @@ class SplitStatistics:
 
 @dataclass(frozen=True)
 class CorpusStatistics:
-    """What was written: the files' ending, the entity types, and counts for each split."""
+    """A description of a corpus.
+
+    Attributes:
+        file_name: the ending of the corpus files.
+        types: the entity types.
+        splits: the counts of each split.
+    """
 
     file_name: str
     types: tuple[str, ...]
@@ -77,33 +114,37 @@ def write_corpus(
     sizes: Mapping[str, int] = SIZES,
     file_name: str | None = None,
 ) -> CorpusStatistics:
-    """Write `out/{train,dev,test}.FILE_NAME` in BMES: token, space, tag; a blank line ends a sentence.
+    """Write `out/{train,dev,test}.FILE_NAME` in BMES: token, space, tag; an empty line ends a sentence.
 
-    The same arguments give the same bytes, whatever the platform. No sentence stands twice.
+    The same arguments give the same bytes on every platform. All sentences are distinct.
 
-    language: `en` (words) or `zh` (characters).
-    sizes: sentences of each of the splits train, dev and test.
-    file_name: `word.bmes` for English and `char.bmes` for Chinese unless given.
+    Args:
+        out: the folder to write to.
+        seed: random seed of names and sentences.
+        language: `en` (words) or `zh` (characters).
+        sizes: number of sentences of the splits train, dev and test.
+        file_name: ending of the files; None for `word.bmes` (English) or `char.bmes` (Chinese).
 
-    Raises `UserError` for an unknown language, for a folder that cannot be written, and when the
-    templates do not give as many different sentences.
+    Raises:
+        UserError: if the language is unknown, the folder cannot be written, or the templates do not give enough
+            distinct sentences.
     """
     if language not in LANGUAGES:
         raise UserError(f"language {language!r} found, expected one of {', '.join(LANGUAGES)}")
     chosen = LANGUAGES[language]
     file_name = file_name or chosen.file_name
-    splits = generate(chosen, seed, sizes)
+    splits = _generate(chosen, seed, sizes)
     for split, sentences in splits.items():
-        text = "".join(format_sentence(sentence) for sentence in sentences)
-        write_text(Path(out, f"{split}.{file_name}"), text)
-    return count_corpus(file_name, tuple(chosen.names), splits)
+        path = Path(out, f"{split}.{file_name}")
+        write_columns(path, map(_as_columns, sentences), blank_at_end=True)
+    return _count_corpus(file_name, tuple(chosen.names), splits)
 
 
-def generate(
+def _generate(
     language: Language, seed: int, sizes: Mapping[str, int]
 ) -> dict[str, list[SyntheticSentence]]:
-    """The sentences of each split, no two with the same tokens."""
-    rng = Random(f"lexicon {seed}")  # a string's seed is its SHA-512, on every platform
+    # Python seeds a generator with the SHA-512 of a string, which is the same on every platform.
+    rng = Random(f"lexicon {seed}")
     grammar = invent_words(language, rng)
     lexicon = Lexicon(language, grammar, rng)
     seen: set[Name] = set()
@@ -111,12 +152,12 @@ def generate(
     for split, size in sizes.items():
         rng = Random(f"{split} {seed}")
         splits[split] = [
-            new_sentence(language, grammar, lexicon, split, rng, seen) for _ in range(size)
+            _new_sentence(language, grammar, lexicon, split, rng, seen) for _ in range(size)
         ]
     return splits
 
 
-def new_sentence(
+def _new_sentence(
     language: Language,
     grammar: Grammar,
     lexicon: Lexicon,
@@ -124,12 +165,9 @@ def new_sentence(
     rng: Random,
     seen: set[Name],
 ) -> SyntheticSentence:
-    """A sentence whose tokens are not in `seen`; they are added to it.
-
-    Raises `UserError` when no attempt gives one.
-    """
+    """Make a sentence whose tokens are not in `seen`, and add them."""
     for _ in range(MOST_ATTEMPTS):
-        sentence = make_sentence(language, grammar, lexicon, split, rng)
+        sentence = _make_sentence(language, grammar, lexicon, split, rng)
         tokens = tuple(token for segment in sentence for token in segment.tokens)
         if tokens not in seen:
             seen.add(tokens)
@@ -139,37 +177,32 @@ def new_sentence(
     )
 
 
-def make_sentence(
+def _make_sentence(
     language: Language, grammar: Grammar, lexicon: Lexicon, split: str, rng: Random
 ) -> SyntheticSentence:
-    """Expand the grammar's `sentence` and fill its places with names."""
     segments: list[Segment] = []
     for word in expand("$sentence", grammar, rng):
         if word.startswith("@"):
             kind = pick(rng, word[1:].split("/"))
             segments.append(Segment(lexicon.draw(kind, split, rng), kind))
         else:
-            segments.append(Segment(tuple(language.tokens(word))))
+            segments.append(Segment(language.tokens(word)))
     if language.capitalised:
         first, *others = segments[0].tokens
         segments[0] = Segment((first[0].upper() + first[1:], *others), segments[0].kind)
     return segments
 
 
-def format_sentence(sentence: SyntheticSentence) -> str:
-    """A sentence as lines of the file, the blank line after it included."""
-    lines = [
-        f"{token} {tag}\n"
-        for segment in sentence
-        for token, tag in zip(segment.tokens, segment.tags(), strict=True)
-    ]
-    return "".join(lines) + "\n"
+def _as_columns(sentence: SyntheticSentence) -> Sentence:
+    return Sentence(
+        [token for segment in sentence for token in segment.tokens],
+        [tag for segment in sentence for tag in segment.tags()],
+    )
 
 
-def count_corpus(
+def _count_corpus(
     file_name: str, types: tuple[str, ...], splits: Mapping[str, Sequence[SyntheticSentence]]
 ) -> CorpusStatistics:
-    """Count sentences, tokens and entities against the names of the training split."""
     known: dict[Name, set[str | None]] = {}
     for sentence in splits.get("train", ()):
         for segment in sentence:
@@ -189,34 +222,24 @@ def count_corpus(
     return CorpusStatistics(file_name, types, counts)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Write a corpus and print its counts."""
-    parser = Parser("Write a seeded synthetic corpus.", prog="python -m knn_ner.synthetic.corpus")
-    parser.add_argument("--out", required=True, metavar="D", help="folder of the corpus")
-    parser.add_argument("--seed", type=int, default=0, help="of names and sentences")
-    parser.add_argument(
-        "--language", choices=tuple(LANGUAGES), default="en", help="words, or Chinese characters"
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    settings = read_command(
+        SyntheticCorpusSettings,
+        argv,
+        "Write a seeded synthetic corpus.",
+        "python -m knn_ner.synthetic.corpus",
     )
-    for split, size in SIZES.items():
-        parser.add_argument(
-            f"--{split}", type=positive_int, default=size, metavar="N", help="sentences"
-        )
-    parser.add_argument(
-        "--file_name",
-        default=None,
-        metavar="F",
-        help="ending of the files; word.bmes for en and char.bmes for zh if not given",
+    sizes = {split: getattr(settings, split) for split in SIZES}
+    statistics = write_corpus(
+        settings.out, settings.seed, settings.language, sizes, settings.file_name
     )
-    args = parser.parse_args(argv)
-    sizes = {split: getattr(args, split) for split in SIZES}
-    statistics = write_corpus(args.out, args.seed, args.language, sizes, args.file_name)
     for split, count in statistics.splits.items():
         print(
-            f"{Path(args.out) / f'{split}.{statistics.file_name}'}: {count.sentences} sentences, "
+            f"{Path(settings.out) / f'{split}.{statistics.file_name}'}: {count.sentences} sentences, "
             f"{count.tokens} tokens, {count.entities} entities "
             f"({count.unseen} of names not in train, {count.ambiguous} of ambiguous names)"
         )
-    return 0
 
 
 if __name__ == "__main__":

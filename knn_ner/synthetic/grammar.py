@@ -1,17 +1,19 @@
-"""The small language that the synthetic corpora are written in.
+"""The notation of the synthetic languages in `english.toml` and `chinese.toml`.
 
-A grammar maps a rule's name to its templates, each as likely as the next (one that stands twice is twice
-as likely). A template is words divided by spaces:
+A grammar maps a rule's name to its templates, which are equally likely (a template that is listed twice is twice
+as likely). A template consists of items between spaces:
 
-    word        itself
-    $rule       an expansion of that rule
-    $a+$b+c     the same without the spaces: one word, which is how names are invented
-    @PER        the place of a name of type PER
-    @PER/ORG    the place of a name of either type, one as likely as the other
+    word        the word itself
+    $rule       an expansion of the rule
+    $a+$b+c     the same without spaces: a single word, as names are invented
+    @PER        a place for a name of type PER
+    @PER/ORG    a place for a name of either type, both equally likely
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from random import Random
 from typing import TypeVar
 
@@ -19,39 +21,64 @@ T = TypeVar("T")
 Grammar = Mapping[str, Sequence[str]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Language:
-    """All that makes a synthetic language; `english.py` and `chinese.py` hold one each.
+    """A synthetic language.
 
-    rules: its grammar; `sentence` is where a sentence starts.
-    invented: rules whose templates are invented once for each corpus: how many distinct words, from what.
-    names: for each entity type, how its names are made.
-    ambiguous: how many names, from what template, are names of all of the types.
-    tokens: a word of a template as tokens of the corpus.
-    capitalised: whether the first token of a sentence gets a capital letter.
-    file_name: the ending of the corpus files.
+    Attributes:
+        rules: its grammar; a sentence starts with the rule `sentence`.
+        invented: rules whose words are invented for each corpus: the number of distinct words and their template.
+        names: the templates of the names of each entity type.
+        ambiguous: names of several types: their number, template and types.
+        characters: whether each character is a token, instead of each word.
+        capitalised: whether the first token of a sentence gets a capital letter.
+        file_name: the ending of the corpus files.
     """
 
     rules: Grammar
     invented: Mapping[str, tuple[int, str]]
     names: Grammar
-    ambiguous: Sequence[tuple[int, str, tuple[str, ...]]]
-    tokens: Callable[[str], Sequence[str]]
+    ambiguous: Sequence[tuple[int, str, Sequence[str]]]
+    characters: bool
     capitalised: bool
     file_name: str
 
+    def tokens(self, word: str) -> tuple[str, ...]:
+        """The tokens of a word of a template."""
+        return tuple(word) if self.characters else (word,)
+
+
+def read_language(name: str) -> Language:
+    """Read the language of a file `NAME.toml` beside this one."""
+    text = resources.files(__package__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    content = tomllib.loads(text)
+    content["rules"] = {
+        rule: templates.split() if isinstance(templates, str) else templates
+        for rule, templates in content["rules"].items()
+    }
+    return Language(**content)
+
 
 def pick(rng: Random, items: Sequence[T]) -> T:
-    """One of the items, each as likely as the next.
+    """Draw one of the items, all equally likely.
 
-    Only `Random.random` is promised to give the same numbers in every version of Python: everything here
-    is drawn with it.
+    It calls `Random.random` alone, which gives the same numbers in every version of Python; other methods of `Random`
+    may not.
     """
     return items[int(rng.random() * len(items))]
 
 
 def expand(template: str, grammar: Grammar, rng: Random) -> list[str]:
-    """Expand a template's rules at random: a list of words, and of name places such as `@PER/ORG`."""
+    """Expand a template at random.
+
+    Args:
+        template: the template.
+        grammar: the rules.
+        rng: the source of random numbers.
+
+    Returns:
+        Words, and places for names such as `@PER/ORG`.
+    """
     words: list[str] = []
     for item in template.split():
         if "$" not in item:

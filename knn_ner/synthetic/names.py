@@ -1,4 +1,4 @@
-"""Invented names: their types, how often each is used, and in which splits."""
+"""Invented names: their types, how frequent they are, and the splits that they occur in."""
 
 from bisect import bisect
 from collections.abc import Sequence
@@ -11,20 +11,28 @@ from knn_ner.utils.errors import UserError
 Name = tuple[str, ...]
 
 NAMES_PER_TYPE = 600
-HELD_OUT = 0.15  # of all names, for dev and as many for test; the others may stand in any split
-HELD_OUT_MENTIONS = 0.3  # of a dev or test split's mentions, how many are of its held-out names
-ZIPF_OFFSET = 5  # weight of the name of rank r: 1 / (r + offset), so that no single name dominates
+HELD_OUT = 0.15  # share of the names that only dev has, and share of those that only test has
+HELD_OUT_MENTIONS = 0.3  # share of the mentions in dev or test that are held-out names
+ZIPF_OFFSET = 5  # the name of rank r has the weight 1 / (r + offset), so that no name dominates
 COMMON = "common"
 
 
 def invent_words(language: Language, rng: Random) -> Grammar:
-    """The language's grammar with its invented words in it.
+    """Invent the words of a corpus.
 
-    Raises `UserError` when a template cannot give that many distinct words.
+    Args:
+        language: the language.
+        rng: the source of random numbers.
+
+    Returns:
+        The language's grammar with the invented words.
+
+    Raises:
+        UserError: if a template cannot give enough distinct words.
     """
     rules = dict(language.rules)
     for rule, (count, template) in language.invented.items():
-        words: dict[str, None] = {}  # a dict and not a set: its order is that of insertion
+        words: dict[str, None] = {}  # a dict keeps the order of insertion, a set does not
         for _ in range(100 * count):
             words["".join(expand(template, rules, rng))] = None
             if len(words) == count:
@@ -36,29 +44,35 @@ def invent_words(language: Language, rng: Random) -> Grammar:
 
 
 class Lexicon:
-    """Names of each type. A name belongs to all splits, or to dev or test alone, with all of its types."""
+    """The names of a corpus. A name with all its types occurs in any split, or in dev alone, or in test alone.
+
+    Args:
+        language: the language.
+        grammar: its grammar with the invented words.
+        rng: the source of random numbers.
+    """
 
     def __init__(self, language: Language, grammar: Grammar, rng: Random):
         types_of: dict[Name, dict[str, None]] = {}
 
-        def make(template: str, types: Sequence[str]) -> None:
-            name = tuple(
-                token for word in expand(template, grammar, rng) for token in language.tokens(word)
-            )
+        def invent(template: str, types: Sequence[str]) -> None:
+            words = expand(template, grammar, rng)
+            name = tuple(token for word in words for token in language.tokens(word))
             types_of.setdefault(name, {}).update(dict.fromkeys(types))
 
         for count, template, types in language.ambiguous:
             for _ in range(count):
-                make(template, types)
+                invent(template, types)
         for kind, templates in language.names.items():
             for _ in range(NAMES_PER_TYPE):
-                make(pick(rng, templates), (kind,))
+                invent(pick(rng, templates), (kind,))
 
         self.names: dict[tuple[str, str], list[Name]] = {}
-        # Shuffled, as the rank in the list is what makes a name frequent.
-        for name, types in sorted(types_of.items(), key=lambda _: rng.random()):
-            pool = pick_pool(rng)
-            for kind in types:
+        # In random order, because a name's place in its list determines its frequency.
+        for name, kinds in sorted(types_of.items(), key=lambda _: rng.random()):
+            draw = rng.random()
+            pool = "dev" if draw < HELD_OUT else "test" if draw < 2 * HELD_OUT else COMMON
+            for kind in kinds:
                 self.names.setdefault((kind, pool), []).append(name)
         self.weights = {
             key: list(accumulate(1 / (rank + ZIPF_OFFSET) for rank in range(len(names))))
@@ -66,14 +80,14 @@ class Lexicon:
         }
 
     def draw(self, kind: str, split: str, rng: Random) -> Name:
-        """A name of this type for a sentence of this split."""
+        """Draw a name for a sentence.
+
+        Args:
+            kind: the entity type.
+            split: the split of the sentence.
+            rng: the source of random numbers.
+        """
         held_out = split != "train" and rng.random() < HELD_OUT_MENTIONS
         key = (kind, split if held_out else COMMON)
         weights = self.weights[key]
         return self.names[key][bisect(weights, rng.random() * weights[-1])]
-
-
-def pick_pool(rng: Random) -> str:
-    """`dev` or `test` for a name that is held out for it, `common` for any other."""
-    draw = rng.random()
-    return "dev" if draw < HELD_OUT else "test" if draw < 2 * HELD_OUT else COMMON

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from knn_ner.data.corpus import Sentence, read_file
 from knn_ner.data.encoding import Encoding
-from knn_ner.data.tags import Scheme, detect_scheme, iob1_to_bio, scheme_of_labels
-from knn_ner.datastore.locking import WAIT
+from knn_ner.data.tags import BIO, Scheme, convert_tags, detect_scheme, scheme_of_labels
+from knn_ner.datastore.locking import WAIT_SECONDS
 from knn_ner.datastore.manifest import Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.model.backbone import load_tokenizer, tokenizer_hash
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def add_file(
-    where: TaggerSettings, run: RunSettings, file: str | Path, wait: float = WAIT
+    where: TaggerSettings, run: RunSettings, file: str | Path, wait: float = WAIT_SECONDS
 ) -> list[int]:
     """Add the labelled sentences of a column file to a datastore.
 
@@ -49,7 +49,7 @@ def add_file(
 
 
 def relabel_from_file(
-    where: TaggerSettings, file: str | Path, wait: float = WAIT
+    where: TaggerSettings, file: str | Path, wait: float = WAIT_SECONDS
 ) -> tuple[int, int, int]:
     """Give stored sentences the tags that a column file has for the same words.
 
@@ -72,7 +72,7 @@ def relabel_from_file(
 
 
 def relabel_id(
-    where: TaggerSettings, sentence_id: int, tags: Sequence[str], wait: float = WAIT
+    where: TaggerSettings, sentence_id: int, tags: Sequence[str], wait: float = WAIT_SECONDS
 ) -> tuple[int, int, int]:
     """Give one stored sentence other tags; arguments, result and errors as for `relabel_from_file`."""
     path = Path(where.datastore_path)
@@ -141,6 +141,6 @@ def read_sentences(file: str | Path, scheme: Scheme) -> list[Sentence]:
             raise UserError(f"{file}: {error}") from None
         if found == "IOB1":
             for sentence in sentences:
-                sentence.tags = iob1_to_bio(sentence.tags)
+                sentence.tags = convert_tags(sentence.tags, BIO)
     check_sentences(sentences, scheme, str(file))
     return sentences

@@ -23,7 +23,7 @@ from knn_ner.data.tags import (
     sort_labels,
 )
 from knn_ner.datastore.edit import Edit, NewLabels
-from knn_ner.datastore.locking import WAIT
+from knn_ner.datastore.locking import WAIT_SECONDS
 from knn_ner.settings import RunSettings
 from knn_ner.tagging.store_keys import write_shard
 from knn_ner.tagging.trained_tagger import TrainedTagger
@@ -38,7 +38,7 @@ def add_sentences(
     tagger: TrainedTagger,
     sentences: Sequence[Sentence],
     run: RunSettings | None = None,
-    wait: float = WAIT,
+    wait: float = WAIT_SECONDS,
 ) -> list[int]:
     """Add labelled sentences to a datastore.
 
@@ -103,7 +103,7 @@ def relabel_sentences(
     encoding: Encoding,
     provenance: dict,
     changes: Mapping[int, Sequence[str]],
-    wait: float = WAIT,
+    wait: float = WAIT_SECONDS,
 ) -> tuple[int, int]:
     """Give stored sentences other tags; a sentence that has these tags already is left alone.
 

@@ -137,7 +137,7 @@ def find_entities(
 ) -> list[Entity]:
     """The entities of a text by conlleval's rules, from tags and probabilities of its words."""
     entities = []
-    for kind, first, last in word_spans(tags, scheme):
+    for kind, first, last in word_spans(tags):
         start, end = _visible(text.text, text.spans[first][0], text.spans[last][1])
         score = sum(scores[first : last + 1]) / (last + 1 - first)
         extent = (first, last + 1)

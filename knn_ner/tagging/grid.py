@@ -198,7 +198,6 @@ def weight_sweep(split: Split, base_labels: np.ndarray) -> WeightSweep:
         split.decoder,
         SpanCounter(
             split.labels,
-            split.scheme,
             np.array([split.labels.index(tag) for tags in split.word_tags for tag in tags]),
             np.repeat(np.arange(len(split.sentences)), split.decoder.counts),
             len(split.sentences),

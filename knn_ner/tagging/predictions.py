@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from knn_ner.data.columns import format_columns
+from knn_ner.evaluation.metrics import sentence_counts
 from knn_ner.evaluation.prediction_files import (
     COUNTS_FILE,
     PREDICTIONS_FILE,
     VOTES_FILE,
-    sentence_counts,
     write_counts,
     write_votes,
 )
@@ -49,10 +50,7 @@ def _write_tags(path: Path, split: Split, tagging: Tagging) -> None:
     """Write word, gold, base and knn, tab-separated, with a blank line between sentences."""
     base, knn = (split.decoder.sentences(rows) for rows in (tagging.base, tagging.knn))
     blocks = (
-        "".join(
-            f"{word}\t{gold}\t{alone}\t{mixed}\n"
-            for word, gold, alone, mixed in zip(sentence.words, sentence.tags, a, b, strict=True)
-        )
+        format_columns(sentence.words, sentence.tags, a, b, separator="\t")
         for sentence, a, b in zip(split.sentences, base, knn, strict=True)
     )
     write_text(path, "\n".join(blocks))

@@ -23,12 +23,12 @@ from knn_ner.datastore.compaction import transform_keys
 from knn_ner.datastore.edit import Edit
 from knn_ner.datastore.fit_transform import fit_transform
 from knn_ner.datastore.key_transform import NONE, KeyRecipe, parse_transform
-from knn_ner.datastore.locking import lock
+from knn_ner.datastore.locking import FolderLock
 from knn_ner.datastore.manifest import MANIFEST_FILE, Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.datastore.writer import DatastoreWriter, is_built
 from knn_ner.model.key_layers import canonical_layer, layer_width
-from knn_ner.parallel.process_group import Group
+from knn_ner.parallel.process_group import ProcessGroup
 from knn_ner.settings import KeySettings, RunSettings
 from knn_ner.tagging.trained_tagger import TrainedTagger
 from knn_ner.utils.errors import UserError
@@ -65,7 +65,7 @@ def store_sentences(
     *,
     shard_words: int,
     replace_edited: bool = False,
-    group: Group,
+    group: ProcessGroup,
 ) -> dict[str, Any]:
     """Build a datastore of labelled sentences, or finish building it.
 
@@ -102,7 +102,7 @@ def store_sentences(
     group.check_same("corpus, tagger or setting", fingerprint)
     edits = _edits_of(path)
     store = _present_store(path, fingerprint, edits, replace_edited) if group.rank == 0 else None
-    (there,) = group.from_first([store is not None])
+    (there,) = group.broadcast([store is not None])
     if there:
         return _summary(store, start) if store else {}
 
@@ -115,7 +115,7 @@ def store_sentences(
         write(path, key_format=key_format, shard_words=shard_words)
     else:
         raw = path / UNTRANSFORMED
-        (there,) = group.from_first([is_built(raw, raw_fingerprint)])
+        (there,) = group.broadcast([is_built(raw, raw_fingerprint)])
         if not there:
             # Keys that are transformed are rounded once, after it.
             key_format = KeyFormat(width, "float32", provenance, raw_fingerprint)
@@ -139,7 +139,7 @@ def write_keys(
     key_format: KeyFormat,
     shard_words: int,
     check: Callable[[], None],
-    group: Group,
+    group: ProcessGroup,
 ) -> None:
     """Write the store of these sentences, without a transform, or what is missing of it.
 
@@ -175,7 +175,7 @@ def write_keys(
             logger.info(f"{path}: {writer.resumed} of {len(chunks)} shards are finished already")
         if writer.discarded:
             logger.info(f"{path}: {writer.discarded} shards of another, unfinished build removed")
-        todo = group.from_first([n for n in range(len(chunks)) if not writer.finished(n)])
+        todo = group.broadcast([n for n in range(len(chunks)) if not writer.finished(n)])
         progress.update(len(sentences) - sum(len(chunks[number]) for number in todo))
         for turn in range(0, len(todo), group.size):
             others = 0
@@ -185,12 +185,12 @@ def write_keys(
                     write_shard(writer, number, tagger, chunk, first, run, progress, recipe)
                 else:
                     others += len(chunk)
-            group.exchange()
+            group.barrier()
             progress.update(others)
         if group.rank == 0:
             writer.commit(wait=group.size > 1)
     # After this, no process holds the folder's lock.
-    group.exchange()
+    group.barrier()
 
 
 def write_shard(
@@ -282,17 +282,19 @@ def _present_store(
 
 
 @contextmanager
-def _shared_writer(path: Path, how: dict[str, Any], group: Group) -> Iterator[DatastoreWriter]:
+def _shared_writer(
+    path: Path, how: dict[str, Any], group: ProcessGroup
+) -> Iterator[DatastoreWriter]:
     """The writer of a build that process 0 begins or continues, and that the others join."""
     if group.rank:
-        (build,) = group.from_first([])
+        (build,) = group.broadcast([])
         with DatastoreWriter(path, **how, join=f"{build:08x}") as writer:
             yield writer
         return
     with DatastoreWriter(path, **how) as writer:
         if group.size > 1:
             writer.share()
-        group.from_first([int(writer.build, 16)])
+        group.broadcast([int(writer.build, 16)])
         yield writer
 
 
@@ -307,7 +309,7 @@ def _remove_untransformed(path: Path) -> None:
     raw = path / UNTRANSFORMED
     if raw.is_dir():
         try:
-            with lock(raw):
+            with FolderLock(raw):
                 shutil.rmtree(raw)
         except UserError as busy:
             logger.info(f"{busy}; left as it is")

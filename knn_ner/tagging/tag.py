@@ -14,7 +14,7 @@ from tqdm import tqdm
 from knn_ner.data.batching import sentence_chunks
 from knn_ner.data.tags import OUTSIDE
 from knn_ner.datastore.key_transform import PUBLISHED
-from knn_ner.parallel.process_group import Group, SharedProgress
+from knn_ner.parallel.process_group import ProcessGroup, SharedProgress
 from knn_ner.search.early_termination import STAGES, EarlyTermination
 from knn_ner.search.interpolation import LabelAlignment, interpolate, needs_search
 from knn_ner.search.searcher import Searcher
@@ -197,7 +197,7 @@ def tag(
     return tagging
 
 
-def gather_taggings(tagging: Tagging, group: Group) -> Tagging:
+def gather_taggings(tagging: Tagging, group: ProcessGroup) -> Tagging:
     """The tags of all rows, in every process, from those of each process; seconds are the slowest's."""
     if group.size == 1:
         return tagging
@@ -206,14 +206,14 @@ def gather_taggings(tagging: Tagging, group: Group) -> Tagging:
         array = getattr(tagging, each.name)
         if isinstance(array, np.ndarray):
             # Rows of other processes are 0 or NaN here; what no process knows stays NaN.
-            largest = group.largest(np.nan_to_num(array, nan=-1))
+            largest = group.all_reduce_max(np.nan_to_num(array, nan=-1))
             if array.dtype.kind == "f":
                 largest[largest < 0] = np.nan
             arrays[each.name] = largest
     counts = [tagging.settled.get(stage, 0) for stage in STAGES]
-    told = group.exchange(tagging.tokens, tagging.searched, *counts)
+    told = group.all_gather(tagging.tokens, tagging.searched, *counts)
     tokens, searched, *settled = (sum(column) for column in zip(*told, strict=True))
-    seconds = group.largest(np.array(list(tagging.seconds.values())))
+    seconds = group.all_reduce_max(np.array(list(tagging.seconds.values())))
     return dataclasses.replace(
         tagging,
         **arrays,

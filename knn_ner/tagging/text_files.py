@@ -6,13 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
-from knn_ner.data.corpus import DOCUMENT_START, columns_of, decode_lines
-from knn_ner.data.tags import is_tag
+from knn_ner.data.columns import decode_lines, format_columns, read_columns
 from knn_ner.tagging.entities import Prediction
 from knn_ner.tagging.knn_tagger import KnnTagger
-from knn_ner.utils.errors import UserError
 
 STANDARD_INPUT = "-"
 
@@ -42,37 +40,15 @@ def read_texts(files: Iterable[str]) -> Iterator[Source]:
             yield Source(line)
 
 
-def read_columns(files: Iterable[str]) -> Iterator[Source]:
+def read_sentences(files: Iterable[str]) -> Iterator[Source]:
     """The sentences of column files; where the first line of a file ends in a tag, all have to.
 
-    Raises `UserError` with file and line for a line with another number of columns or without a tag.
+    Raises:
+        UserError: with file and line, for a line with another number of columns or without a tag.
     """
     for name, lines in open_lines(files):
-        words: list[str] = []
-        tags: list[str] = []
-        columns, tagged, first = 0, False, 0
-        for number, line in lines:
-            parts = columns_of(line)
-            if not parts or parts[0] == DOCUMENT_START:
-                if words:
-                    yield Source(words, tags if tagged else None)
-                    words, tags = [], []
-                continue
-            if not columns:
-                columns, first = len(parts), number
-                tagged = columns > 1 and is_tag(parts[-1])
-            if len(parts) != columns:
-                raise UserError(
-                    f"{name}:{number}: {len(parts)} columns found, expected {columns} as in line {first}"
-                )
-            if tagged and not is_tag(parts[-1]):
-                raise UserError(
-                    f"{name}:{number}: tag {parts[-1]!r} found, expected a tag as in line {first}"
-                )
-            words.append(parts[0])
-            tags.append(parts[-1])
-        if words:
-            yield Source(words, tags if tagged else None)
+        for sentence in read_columns(lines, name, tagged=None):
+            yield Source(sentence.words, sentence.tags or None)
 
 
 def as_json(source: Source, prediction: Prediction) -> str:
@@ -94,15 +70,14 @@ def as_columns(source: Source, prediction: Prediction) -> str:
     columns = [prediction.text.words, prediction.base_tags, prediction.tags]
     if source.gold is not None:
         columns.insert(1, source.gold)
-    rows = ("\t".join(row) + "\n" for row in zip(*columns, strict=True))
-    return "".join(rows) + "\n" if prediction.text.words else ""
+    return format_columns(*columns, separator="\t") + "\n" if prediction.text.words else ""
 
 
 def pass_through(
     tagger: KnnTagger,
     sources: Iterator[Source],
     form: Callable[[Source, Prediction], str],
-    out: TextIO,
+    out: IO[str],
     at_once: int,
 ) -> int:
     """Write what is found in each text; returns their number."""

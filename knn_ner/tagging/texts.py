@@ -79,7 +79,8 @@ def is_one(inputs: Any, words: bool | None, characters: bool) -> bool:
         raise UserError(
             f"{type(inputs).__name__} found, expected a text, a list of words, or a list of either"
         )
-    if not all(isinstance(element, str) for element in inputs) or not inputs:
+    # Empty strings alone are empty texts, as no word is empty.
+    if not all(isinstance(element, str) for element in inputs) or not any(inputs):
         return False
     if words is not None:
         return words

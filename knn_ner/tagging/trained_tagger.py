@@ -1,4 +1,4 @@
-"""A trained tagger: its network, its tokeniser, and the one way in which it turns words into labelled pieces."""
+"""A trained tagger: its network, its tokeniser, and its encoding of words as labelled word pieces."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,19 +22,19 @@ from knn_ner.model.backbone import (
     CONFIG_KEY,
     load_tagger,
     load_tokenizer,
-    longest_input,
     tagger_labels,
     tokenizer_hash,
     weights_hash,
 )
 from knn_ner.model.encode import HiddenStates, hidden_states
+from knn_ner.model.encoder_probe import probe_encoder
 from knn_ner.parallel.process_group import SharedProgress
 from knn_ner.settings import RunSettings
 from knn_ner.utils.device import choose_device
 
 logger = logging.getLogger(__name__)
 
-# Sentences that are read to find the rule by which a corpus was split into words.
+# Sentences from which the rule of word splitting is detected.
 RULE_SENTENCES = 2000
 
 
@@ -50,14 +50,14 @@ class TrainedTagger:
 
     @property
     def labels(self) -> list[str]:
-        """The label list, by index."""
+        """Label list; label ids are indices into it."""
         return self.encoding.labels
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What of the tagger the keys depend on; a datastore is read with nothing else. Hashed once.
+        """Hashes and settings of the tagger that its keys depend on; a datastore refuses any other tagger.
 
-        Layer and transform belong to the store (`Datastore.recipe`).
+        Layer and transform of the keys belong to the datastore (`Datastore.recipe`).
         """
         return {
             "model": weights_hash(self.model),
@@ -67,7 +67,7 @@ class TrainedTagger:
         }
 
     def encoding_with(self, labels: Iterable[str]) -> Encoding:
-        """The encoding over the tagger's labels followed by those of `labels` that it lacks."""
+        """Return the encoding over the tagger's labels and, after them, further labels."""
         return self.encoding.over(list(dict.fromkeys([*self.labels, *labels])))
 
     def hidden_states(
@@ -80,15 +80,15 @@ class TrainedTagger:
         share: tuple[int, int] = (0, 1),
         progress: tqdm | SharedProgress | None = None,
     ) -> Iterator[HiddenStates]:
-        """Hidden states and logits of sentences, batch by batch (see `model.encode.hidden_states`).
+        """Compute hidden states and logits of sentences, batch by batch (see `model.encode.hidden_states`).
 
         Args:
-            sentences: the sentences in this tagger's word pieces.
-            run: how the encoder runs; the window length is the tagger's.
-            recipe: what keys are made of.
-            device: where to compute, if not where `run` says.
-            share: (i, n): this is process i of n, and takes every n-th batch.
-            progress: a bar that advances by the number of pieces.
+            sentences: sentences in this tagger's word pieces.
+            run: run settings; the window length is the tagger's.
+            recipe: layer and transform of keys.
+            device: device of the computation; by default that of `run`.
+            share: (i, n): this is process i of n and takes every n-th batch.
+            progress: bar that advances by the number of word pieces.
         """
         return hidden_states(
             self.model,
@@ -105,7 +105,7 @@ class TrainedTagger:
         )
 
     def predict(self, sentences: Sequence[EncodedSentence], run: RunSettings) -> np.ndarray:
-        """The label id that the tagger alone gives each row: (rows,) int64."""
+        """Return the label ids that the tagger alone predicts: (rows,) int64."""
         predicted = np.zeros(sum(len(sentence) for sentence in sentences), dtype=np.int64)
         for batch in self.hidden_states(sentences, run):
             predicted[batch.rows.numpy()] = batch.logits.argmax(-1).cpu().numpy()
@@ -119,19 +119,19 @@ def load(
     further_labels: Sequence[str] = (),
     units: str = "auto",
 ) -> TrainedTagger:
-    """Load a trained tagger for a corpus, all of whose labels it has.
+    """Load a trained tagger for a corpus.
 
-    For a tagger that was not trained here, the corpus tells whether tokens are joined with spaces.
+    A tagger of other code does not record whether words are joined with spaces: this is detected from the corpus.
 
     Args:
-        model_path: a folder or a hub name.
-        max_length: word pieces in a window; the encoder's own limit if that is lower.
-        corpus: the corpus to tag or store.
-        further_labels: labels that the corpus may hold beside the tagger's: those of the datastore.
+        model_path: folder or hub name.
+        max_length: word pieces in a window; the encoder's limit if that is lower.
+        corpus: corpus to tag or store.
+        further_labels: labels of the datastore, which the corpus may hold beside the tagger's.
         units: `words`, `characters`, or `auto` for those of the training.
 
     Raises:
-        UserError: if the tagger cannot be loaded, or lacks a label of the corpus.
+        UserError: if the tagger cannot be loaded or lacks a label of the corpus.
     """
     model = load_tagger(model_path)
     recorded = _recorded(model)
@@ -143,16 +143,16 @@ def load(
     labels = list(dict.fromkeys([*encoding.labels, *further_labels]))
     for split, sentences in corpus.splits.items():
         check_labels(sentences, labels, corpus.files[split])
-    return TrainedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
+    return TrainedTagger(model, tokenizer, encoding, fitting_length(model, tokenizer, max_length))
 
 
 def load_for_datastore(
     model_path: str | Path, max_length: int, datastore_path: str | Path
 ) -> TrainedTagger:
-    """Load the tagger of a datastore, with words joined and pieces labelled as for its keys.
+    """Load the tagger of a datastore; it joins words and labels word pieces as the build did.
 
     Raises:
-        UserError: if the tagger cannot be loaded, there is no datastore, or another tagger made it.
+        UserError: if the tagger cannot be loaded, there is no datastore, or another tagger built it.
     """
     manifest = Manifest.read(Path(datastore_path))
     tagger = load_alone(model_path, max_length, manifest.provenance)
@@ -163,13 +163,14 @@ def load_for_datastore(
 def load_alone(
     model_path: str | Path, max_length: int, provenance: Mapping[str, Any] | None = None
 ) -> TrainedTagger:
-    """Load a tagger without a corpus; it joins words and labels pieces as in its own training.
+    """Load a tagger without a corpus; it joins words and labels word pieces as its training did.
+
+    Without any record, words are joined with spaces and all word pieces are labelled.
 
     Args:
-        model_path: a folder or a hub name.
-        max_length: word pieces in a window; the encoder's own limit if that is lower.
-        provenance: what a datastore records of joining and labelling, which has precedence. Where nothing is
-            recorded, words are joined with spaces and all pieces are labelled.
+        model_path: folder or hub name.
+        max_length: word pieces in a window; the encoder's limit if that is lower.
+        provenance: provenance of a datastore; it takes precedence over the tagger's own record.
 
     Raises:
         UserError: if the tagger cannot be loaded.
@@ -183,14 +184,14 @@ def load_alone(
         recorded.get("piece_labels", "published"),
         recorded.get("units", "words"),
     )
-    return TrainedTagger(model, tokenizer, encoding, fitting_length(model, max_length))
+    return TrainedTagger(model, tokenizer, encoding, fitting_length(model, tokenizer, max_length))
 
 
 def open_datastore(path: str | Path, tagger: TrainedTagger) -> Datastore:
-    """Open a datastore that this tagger made.
+    """Open a datastore that this tagger built.
 
     Raises:
-        UserError: if there is none, or another tagger made it.
+        UserError: if there is none, or another tagger built it.
     """
     store = Datastore.open(path)
     store.check_provenance(tagger.provenance)
@@ -198,26 +199,32 @@ def open_datastore(path: str | Path, tagger: TrainedTagger) -> Datastore:
 
 
 def word_rule(tagger: TrainedTagger, store: Datastore | None = None) -> str:
-    """The rule of `data.word_splitting` by which raw text is split into words for a tagger.
+    """Return the rule of `data.word_splitting` that splits raw text into words for a tagger.
 
-    Training records it with the tagger; failing that, the sentences of the datastore tell it.
+    Training records it with the tagger; without a record it is detected from the datastore's sentences.
     """
     recorded = _recorded(tagger.model)
     if "word_rule" in recorded:
         return recorded["word_rule"]
-    ids = store.stored_sentences[:RULE_SENTENCES] if store else []
-    if store is None or (tagger.encoding.units == "words" and not len(ids)):
-        return "penn" if tagger.encoding.units == "words" else "characters"
-    return detect_word_rule((store.sentence(id_)["words"] for id_ in ids), tagger.encoding.units)
+    units = tagger.encoding.units
+    if store is not None and (units == "characters" or len(store.stored_sentences)):
+        ids = store.stored_sentences[:RULE_SENTENCES]
+        return detect_word_rule((store.sentence(id_)["words"] for id_ in ids), units)
+    return "penn" if units == "words" else "characters"
 
 
-def fitting_length(model: PreTrainedModel, max_length: int) -> int:
-    """`max_length`, or the number of positions that the encoder has if that is lower; reports a change.
+def fitting_length(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> int:
+    """Return `max_length`, or the number of the encoder's positions if that is lower; logs a change.
 
-    Another length than in training is reported too: in an encoder that was trained from nothing, positions
-    that training never reached are random.
+    A length other than in training is logged too: in an encoder trained from scratch, positions that no
+    training sentence reached are random.
+
+    Raises:
+        UserError: if the encoder cannot be used (see `probe_encoder`).
     """
-    room = longest_input(model)
+    room = probe_encoder(model, tokenizer)
     if max_length > room:
         logger.info(f"--max_length {max_length}: the encoder has {room} positions, {room} are used")
     length = min(max_length, room)
@@ -230,5 +237,5 @@ def fitting_length(model: PreTrainedModel, max_length: int) -> int:
 
 
 def _recorded(model: PreTrainedModel) -> dict[str, Any]:
-    """What training recorded in the tagger's configuration; empty for a tagger of other code."""
+    """Return what training recorded in the tagger's configuration; empty for a tagger of other code."""
     return getattr(model.config, CONFIG_KEY, None) or {}

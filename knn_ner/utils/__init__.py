@@ -1,1 +1,1 @@
-"""What every room uses and that knows nothing of tagging: errors, files, arguments, devices."""
+"""Helpers without knowledge of tagging: errors, files, command-line flags, messages, devices."""

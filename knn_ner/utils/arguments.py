@@ -1,9 +1,9 @@
-"""Command-line flags made from frozen dataclasses, so that one definition serves flags, Python and result files.
+"""Command-line flags made from settings classes: frozen dataclasses with keyword-only fields.
 
-A settings class is a frozen dataclass with keyword-only fields. The docstring under a field is the help text
-of its flag, its default is the flag's default, its type tells how the flag is read, and `flag` adds what a
-type cannot tell. A command's settings class inherits the groups that it needs (`knn_ner.settings`): a function
-that takes `RunSettings` takes the settings of every command that has them.
+The docstring under a field is the help text of its flag. The field's default is the flag's default. The field's type
+decides how the flag is parsed; `flag` adds options that a type cannot express. The settings class of a command
+inherits the groups of settings that it needs (`knn_ner.settings`), so a function that takes `RunSettings` accepts the
+settings of every command that inherits them.
 """
 
 import argparse
@@ -17,9 +17,12 @@ import types
 import typing
 from collections.abc import Callable, Sequence
 from functools import cache
+from math import inf
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 S = TypeVar("S")
+N = TypeVar("N", int, float)
 
 
 # Flags of the published code that have no place here, and what to give instead.
@@ -70,7 +73,7 @@ SYNONYMS = {
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows every default that is a value."""
+    """Shows the default of every flag that has one, except for switches."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         if action.default is None or action.default is False:
@@ -81,7 +84,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that shows every default and answers a bad command line in one line."""
+    """An argument parser that shows defaults and reports a bad command line in one line."""
 
     def __init__(self, description: str | None = None, prog: str | None = None, **options: Any):
         super().__init__(
@@ -95,7 +98,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse; `--data-dir` is read as `--data_dir`."""
+        """Parse a command line; `--data-dir` is accepted for `--data_dir`."""
         words = sys.argv[1:] if args is None else args
         return super().parse_known_args([self._with_underscores(w) for w in words], namespace)
 
@@ -133,42 +136,40 @@ def flag(
     nargs: str | None = None,
     positional: bool = False,
 ) -> Any:
-    """A field of a settings class, with what its type does not tell of its flag.
+    """Define a field of a settings class, with options of its flag that the field's type cannot express.
 
     Args:
         default: the default; without one the flag is required.
-        parse: reads the value from text, in place of the field's type.
-        choices: the values that are accepted, where the type is no Literal.
-        metavar: what stands for the value in the help text.
+        parse: parses the value, in place of the field's type.
+        choices: the accepted values, if the type is not a Literal.
+        metavar: name of the value in the help text.
         also: further names of the flag, such as `--topk`.
-        nargs: as for argparse; a tuple has `+`.
-        positional: whether it is an argument without a flag.
+        nargs: as in argparse; the default for a tuple is `+`.
+        positional: whether the argument is positional.
     """
     how = {"parse": parse, "choices": choices, "metavar": metavar, "also": also, "nargs": nargs}
     return dataclasses.field(default=default, metadata=how | {"positional": positional})
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: type, **defaults: Any) -> None:
-    """Add the flags of a settings class to a parser, those of each group that it inherits together.
+    """Add the flags of a settings class to a parser.
 
     Args:
         parser: the parser.
-        settings: a frozen dataclass; a base class with a `title` makes a group of the help text.
-        defaults: other defaults than the fields', by field name.
+        settings: the class; each base class with a `title` becomes a group in the help text.
+        defaults: by field name, defaults that replace those of the class.
     """
     hints = typing.get_type_hints(settings)
     texts: dict[str, str] = {}
     owners: dict[str, type] = {}
     for base in reversed(settings.__mro__):
-        texts |= _docstrings_of_fields(base)
+        texts |= _docstrings_of_module(base.__module__).get(base.__qualname__, {})
         for name in vars(base).get("__annotations__", {}):
             owners.setdefault(name, base)
     groups: dict[str | None, Any] = {}
     # The command's own flags first, then the groups in the order in which the class names them.
     order = settings.__mro__.index
     for field in sorted(dataclasses.fields(settings), key=lambda each: order(owners[each.name])):
-        if field.metadata.get("hidden"):
-            continue
         owner = vars(owners[field.name])
         title = owner.get("title")
         if title not in groups:
@@ -179,25 +180,16 @@ def add_settings(parser: argparse.ArgumentParser, settings: type, **defaults: An
 
 
 def take_settings(settings: type[S], namespace: argparse.Namespace) -> S:
-    """The settings in what argparse has read."""
+    """Make settings from the values that argparse has parsed."""
     values = {}
     for field in dataclasses.fields(settings):  # type: ignore[arg-type]
-        if field.metadata.get("hidden"):
-            continue
         value = getattr(namespace, field.name)
         values[field.name] = tuple(value) if isinstance(value, list) else value
     return settings(**values)
 
 
 def read_settings(settings: type[S], argv: Sequence[str] | None, description: str, prog: str) -> S:
-    """Read a command line that consists of the flags of a settings class.
-
-    Args:
-        settings: the class.
-        argv: the words of the command line; those of this process if None.
-        description: what the command does, for its help text.
-        prog: how the command is called.
-    """
+    """Parse a command line with the flags of a settings class; arguments as for `read_command`."""
     parser = Parser(description, prog)
     add_settings(parser, settings)
     return take_settings(settings, parser.parse_args(argv))
@@ -215,7 +207,8 @@ def _add_flag(
         options["required"] = True
     hint, is_tuple = _plain_type(hint)
     if hint is bool:
-        options["action"] = "store_true"
+        # A flag that is on by default, or has no default, needs a --no-NAME.
+        options["action"] = "store_true" if default is False else argparse.BooleanOptionalAction
     else:
         if typing.get_origin(hint) is typing.Literal:
             options["choices"] = typing.get_args(hint)
@@ -233,7 +226,7 @@ def _add_flag(
 
 
 def _plain_type(hint: Any) -> tuple[Any, bool]:
-    """The type of a single value, and whether there are many: `tuple[int, ...] | None` -> int, True."""
+    """Return the type of one value, and whether the field holds a tuple: `tuple[int, ...] | None` -> int, True."""
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         (hint,) = [part for part in typing.get_args(hint) if part is not types.NoneType]
     if typing.get_origin(hint) is tuple:
@@ -241,13 +234,9 @@ def _plain_type(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
-def _docstrings_of_fields(settings: type) -> dict[str, str]:
-    return _docstrings_of_module(settings.__module__).get(settings.__qualname__, {})
-
-
 @cache
 def _docstrings_of_module(name: str) -> dict[str, dict[str, str]]:
-    """The docstrings under the fields of each class of a module: class to field to text."""
+    """Return the docstrings under the fields of each class of a module: class -> field -> text."""
     module = sys.modules.get(name)
     if module is None or not getattr(module, "__file__", None):
         return {}
@@ -256,72 +245,57 @@ def _docstrings_of_module(name: str) -> dict[str, dict[str, str]]:
         if isinstance(node, ast.ClassDef):
             texts = found[node.name] = {}
             for item, following in zip(node.body, node.body[1:], strict=False):
-                if (
-                    isinstance(item, ast.AnnAssign)
-                    and isinstance(item.target, ast.Name)
-                    and isinstance(following, ast.Expr)
-                    and isinstance(following.value, ast.Constant)
-                    and isinstance(following.value.value, str)
-                ):
-                    texts[item.target.id] = inspect.cleandoc(following.value.value).replace(
-                        "\n", " "
-                    )
+                match item, following:
+                    case (
+                        ast.AnnAssign(target=ast.Name(id=field)),
+                        ast.Expr(value=ast.Constant(value=str(text))),
+                    ):
+                        texts[field] = inspect.cleandoc(text).replace("\n", " ")
     return found
 
 
-def positive_int(text: str) -> int:
-    """An argparse type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} found, a number of at least 1 expected")
-    return value
+def number_type(kind: type[N], accepts: Callable[[N], bool], expected: str) -> Callable[[str], N]:
+    """Make an argparse type for numbers in a range.
+
+    Args:
+        kind: `int` or `float`.
+        accepts: whether a number is in the range.
+        expected: the range in words, for the error message.
+    """
+
+    def parse_number(text: str) -> N:
+        value = kind(text)
+        if not accepts(value):
+            raise argparse.ArgumentTypeError(f"{value} found, {expected} expected")
+        return value
+
+    parse_number.__name__ = kind.__name__
+    return parse_number
 
 
-def window_length(text: str) -> int:
-    """An argparse type: word pieces in a window, two special tokens included."""
-    value = int(text)
-    if value < 8:
-        raise argparse.ArgumentTypeError(f"{value} found, at least 8 word pieces expected")
-    return value
+def output_folder(text: str) -> str:
+    """Parse a folder to write to, which may be missing."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file, a folder expected")
+    return text
 
 
-def non_negative_int(text: str) -> int:
-    """An argparse type: an integer of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} found, a number of at least 0 expected")
-    return value
+def output_file(text: str) -> str:
+    """Parse a file to write, which may be missing."""
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder, a file expected")
+    return text
 
 
-def positive_float(text: str) -> float:
-    """An argparse type: a number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{value} found, a number above 0 expected")
-    return value
-
-
-def proportion(text: str) -> float:
-    """An argparse type: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value} found, a number from 0 to 1 expected")
-    return value
-
-
-def positive_proportion(text: str) -> float:
-    """An argparse type: a number above 0, at most 1."""
-    value = proportion(text)
-    if not value:
-        raise argparse.ArgumentTypeError("0 found, a number above 0 and at most 1 expected")
-    return value
-
-
-def scoring_interval(text: str) -> float:
-    """An argparse type: a part of an epoch, above 0, or a whole number of epochs."""
-    value = positive_float(text)
-    if value > 1 and value != int(value):
-        raise argparse.ArgumentTypeError(
-            f"{text} found, a number above 0 and at most 1 or a whole number of epochs expected"
-        )
-    return value
+positive_int = number_type(int, lambda n: n >= 1, "a number of at least 1")
+non_negative_int = number_type(int, lambda n: n >= 0, "a number of at least 0")
+window_length = number_type(int, lambda n: n >= 8, "at least 8 word pieces")
+random_seed = number_type(int, lambda n: 0 <= n < 1 << 32, f"a number from 0 to {(1 << 32) - 1}")
+positive_float = number_type(float, lambda x: 0 < x < inf, "a number above 0")
+proportion = number_type(float, lambda x: 0 <= x <= 1, "a number from 0 to 1")
+positive_proportion = number_type(float, lambda x: 0 < x <= 1, "a number above 0 and at most 1")
+scoring_interval = number_type(
+    float,
+    lambda x: 0 < x <= 1 or (x.is_integer() and x > 1),
+    "a number above 0 and at most 1 or a whole number of epochs",
+)

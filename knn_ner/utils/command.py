@@ -1,4 +1,4 @@
-"""Running an entry point: messages on stderr, and errors as one line with exit code 2."""
+"""Entry points of commands: messages on stderr, and errors as one line with exit code 2."""
 
 import logging
 import sys
@@ -16,28 +16,28 @@ logger = logging.getLogger(__name__)
 
 
 def read_command(settings: type[S], argv: Sequence[str] | None, description: str, prog: str) -> S:
-    """Read the command line of an entry point, and show its messages from now on.
+    """Read the command line of an entry point, and show log messages from now on.
 
     Args:
-        settings: the class of its settings.
-        argv: the words of the command line; those of this process if None.
-        description: what the command does, for its help text.
-        prog: how the command is called.
+        settings: the settings class.
+        argv: the words of the command line; `sys.argv` if None.
+        description: text for `--help`.
+        prog: name of the command for `--help`, such as `python -m knn_ner.infer`.
     """
     show_messages()
     return read_settings(settings, argv, description, prog)
 
 
 def run_main(main: Callable[[list[str] | None], int | None]) -> NoReturn:
-    """Run an entry point, and exit.
+    """Run an entry point and exit.
 
-    A `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
+    A `UserError` becomes one line on stderr and exit code 2. Ctrl-C becomes exit code 130.
 
     Args:
-        main: takes the command line (None: that of this process) and may return an exit code.
+        main: called with None, which stands for `sys.argv`; may return an exit code.
     """
     show_messages()
-    # These libraries advise their callers, which a user of a command is not.
+    # Their warnings are advice for programmers, not for the user of a command.
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
     try:

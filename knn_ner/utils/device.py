@@ -1,4 +1,4 @@
-"""Where tensors are computed, and how exactly."""
+"""The device of tensors, and the precision of matrix products."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ FLOAT32_PRODUCT_ERROR = 1e-6
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; `auto` is CUDA where there is any.
+    """Return the device `cpu` or `cuda`; `auto` chooses CUDA if a CUDA device is found.
 
     Raises:
-        UserError: if CUDA is asked for and there is none.
+        UserError: if `name` is `cuda` and no CUDA device is found.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -28,7 +28,7 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def full_precision(device: torch.device, fastest: bool = False) -> Iterator[None]:
-    """Multiply float32 matrices in float32, not in TF32 or bfloat16, whatever the precision of the tagger.
+    """Multiply float32 matrices in float32, never in TF32 or bfloat16, even if the encoder runs in mixed precision.
 
     Args:
         device: the device of the matrices.

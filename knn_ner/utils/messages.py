@@ -1,7 +1,7 @@
-"""What a command tells its user while it works: log messages of `knn_ner`, a line each on stderr.
+"""Log messages of `knn_ner` on stderr, one line each.
 
-The library only logs. A command calls `show_messages`; a program that uses the library as a package sets up
-logging as it likes, or sees warnings alone.
+Library code only logs. A command calls `show_messages`. A program that imports the package configures logging itself;
+without configuration it sees warnings only.
 """
 
 import logging
@@ -13,7 +13,7 @@ ROOT_LOGGER = logging.getLogger("knn_ner")
 
 
 class _TerminalHandler(logging.Handler):
-    """Writes to what is stderr at the time, above any progress bar."""
+    """Writes to the current stderr, above any progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -23,8 +23,8 @@ class _TerminalHandler(logging.Handler):
             self.handleError(record)
 
 
-class _Formatter(logging.Formatter):
-    """The message, after `warning: ` or `error: ` if it is one."""
+class MessageFormatter(logging.Formatter):
+    """Puts `warning: ` or `error: ` before messages of these levels."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = super().format(record)
@@ -34,10 +34,10 @@ class _Formatter(logging.Formatter):
 
 
 def show_messages() -> None:
-    """Show the messages of `knn_ner` on stderr from now on; calling it again changes nothing."""
+    """Show the log messages of `knn_ner` on stderr from now on. A second call has no effect."""
     ROOT_LOGGER.setLevel(logging.INFO)
     if not any(isinstance(handler, _TerminalHandler) for handler in ROOT_LOGGER.handlers):
         handler = _TerminalHandler()
-        handler.setFormatter(_Formatter())
+        handler.setFormatter(MessageFormatter())
         ROOT_LOGGER.addHandler(handler)
         ROOT_LOGGER.propagate = False

@@ -17,7 +17,7 @@ from knn_ner.data.corpus import read_corpus
 from knn_ner.data.encoding import EncodedSentence
 from knn_ner.datastore.reader import Datastore
 from knn_ner.model.key_layers import canonical_layer
-from knn_ner.parallel.process_group import Group
+from knn_ner.parallel.process_group import ProcessGroup
 from knn_ner.settings import group_of
 from knn_ner.tagging.store_keys import KeyFormat, write_keys
 from knn_ner.tagging.trained_tagger import TrainedTagger
@@ -55,7 +55,7 @@ def measure_building(settings: BenchmarkSettings, tagger: TrainedTagger) -> dict
                     key_format,
                     building.shard_words,
                     lambda: None,
-                    Group(),
+                    ProcessGroup(),
                 )
             store = Datastore.open(path)
         built.append(took)

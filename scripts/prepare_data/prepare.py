@@ -1,5 +1,6 @@
 """Read a published corpus, repair it, compare its sizes with the published ones, and write it."""
 
+import itertools
 import logging
 import random
 import shutil
@@ -8,27 +9,42 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from knn_ner.data.corpus import SPLITS, Sentence
-from knn_ner.data.tag_conversion import (
-    count_repairs,
-    from_bio,
-    split_characters,
-    to_bio,
+from knn_ner.data.columns import Sentence, write_columns
+from knn_ner.data.corpus import SPLITS
+from knn_ner.data.tags import (
+    BIO,
+    FILE_SCHEMES,
+    OUTSIDE,
+    convert_tags,
+    detect_scheme,
+    position_and_type,
+    sort_labels,
 )
-from knn_ner.data.tags import detect_scheme, position_and_type, sort_labels
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_text
 from knn_ner.utils.tables import terminal_table
 from prepare_data.corpora import RECIPES, Edition, Size
-from prepare_data.raw import RawFile, find_files, read_raw, require_splits, split_of
+from prepare_data.formats import read_brackets
+from prepare_data.raw import (
+    RawFile,
+    bracket_files,
+    find_files,
+    read_raw,
+    require_splits,
+    split_of,
+)
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
 CORPUS_SCHEME = "bmes"
 LABELS_FILE = "ner_labels.txt"
+TARGETS = tuple(name.lower() for name in FILE_SCHEMES)
 UNITS = ("sentences", "tokens", "entities")
 DEV_PART = 10
 SPLIT_TOKENS = "tokens of several characters split into characters"
+STRAY = "inside tags with no entity before them; each starts an entity"
+OTHER_TYPE = "inside tags of another type than the tag before them; each starts an entity"
+NOT_CLOSED = "entities without a closing tag; each ends at its last tag"
 
 Splits = dict[str, list[Sentence]]
 
@@ -53,10 +69,28 @@ def prepare(
     """
     recipe = RECIPES[name]
     raw, out = Path(raw), Path(out)
-    files = find_files(raw, recipe.names)
     needed = ("train", "test") if recipe.cuts_dev else SPLITS
-    require_splits(raw, files, needed, recipe.names)
-    corpus = _read_as_bio({split: read_raw(files[split], recipe.clean) for split in files}, raw)
+    trees = bracket_files(raw, recipe.bracket_language) if recipe.bracket_language else {}
+    if trees:
+        files = {split: raw / split for split in trees}
+        require_splits(raw, files, needed)
+        read = {
+            split: RawFile(
+                raw / split, [each for path in paths for each in read_brackets(path)], Counter()
+            )
+            for split, paths in trees.items()
+        }
+        sources = [path for paths in trees.values() for path in paths]
+    else:
+        files = find_files(raw, recipe.names)
+        names = recipe.names
+        if not files and recipe.first_names:
+            names = recipe.first_names
+            files = find_files(raw, names)
+        require_splits(raw, files, needed, names)
+        read = {split: read_raw(path, recipe.clean) for split, path in files.items()}
+        sources = list(files.values())
+    corpus = _read_as_bio(read, raw)
     if recipe.characters:
         corpus = {
             split: _as_characters(sentences, files[split]) for split, sentences in corpus.items()
@@ -72,7 +106,7 @@ def prepare(
         )
     file_name = file_name or recipe.file_name
     outputs = {out / f"{split}.{file_name}": corpus[split] for split in SPLITS}
-    write_corpus(out, outputs, CORPUS_SCHEME, files.values(), labels=True)
+    write_corpus(out, outputs, CORPUS_SCHEME, sources, labels=True)
     return found
 
 
@@ -84,7 +118,7 @@ def convert(
     Args:
         raw: the file, or the folder, for which `ner_labels.txt` is written too.
         out: folder for the result.
-        scheme: the tag scheme, one of `tag_conversion.TARGETS`.
+        scheme: the tag scheme, one of `TARGETS`.
         file_name: ending of the files; None for the name of the scheme.
 
     Returns:
@@ -125,9 +159,43 @@ def _read_as_bio(raw_files: Mapping[str, RawFile], where: Path) -> Splits:
             if count:
                 logger.info(f"{file.path}: {what}: {count}")
     return {
-        split: [Sentence(s.words, to_bio(s.tags, scheme), s.line) for s in file.sentences]
+        split: [Sentence(s.words, convert_tags(s.tags, BIO), s.line) for s in file.sentences]
         for split, file in raw_files.items()
     }
+
+
+def count_repairs(tags: Sequence[str], scheme: str) -> Counter[str]:
+    """What the conversion of one sentence has to repair: how often, by what it is.
+
+    IOB1 has nothing to repair: every sequence of `I` and `B` means something there.
+    """
+    repairs: Counter[str] = Counter()
+    if scheme == "IOB1":
+        return repairs
+    rules = FILE_SCHEMES[scheme]
+    for previous, tag in itertools.pairwise([OUTSIDE, *tags, OUTSIDE]):
+        if not rules.is_legal(previous, tag):
+            before, before_type = position_and_type(previous)
+            position, kind = position_and_type(tag)
+            if position not in {rules.inside, "E"}:
+                repairs[NOT_CLOSED] += 1
+            elif before not in {"B", rules.inside} and before_type in {"", kind}:
+                repairs[STRAY] += 1
+            else:
+                repairs[OTHER_TYPE] += 1
+    return repairs
+
+
+def split_characters(words: Sequence[str], tags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tokens of several characters as characters; `tags` are BIO, and an entity keeps its extent."""
+    characters: list[str] = []
+    converted: list[str] = []
+    for word, tag in zip(words, tags, strict=True):
+        position, kind = position_and_type(tag)
+        rest = OUTSIDE if position == OUTSIDE else f"I-{kind}"
+        characters.extend(word)
+        converted.extend([tag, *[rest] * (len(word) - 1)])
+    return characters, converted
 
 
 def _as_characters(sentences: Sequence[Sentence], path: Path) -> list[Sentence]:
@@ -236,29 +304,26 @@ def write_corpus(
                 raise UserError(
                     f"{path}: would replace the file that was read; choose another --out"
                 )
-    texts: dict[str, str] = {}
-    seen: set[str] = set()
-    for path, sentences in outputs.items():
-        blocks = []
-        for sentence in sentences:
-            tags = from_bio(sentence.tags, scheme)
-            seen.update(tags)
-            lines = (f"{word} {tag}\n" for word, tag in zip(sentence.words, tags, strict=True))
-            blocks.append("".join(lines) + "\n")
-        texts[path.name] = "".join(blocks)
-    found = sort_labels(seen)
-    if labels:
-        texts[LABELS_FILE] = "".join(f"{label}\n" for label in found)
-    _write_all(out, texts)
+    converted = {
+        path.name: [
+            Sentence(s.words, convert_tags(s.tags, FILE_SCHEMES[scheme.upper()])) for s in sentences
+        ]
+        for path, sentences in outputs.items()
+    }
+    found = sort_labels(tag for part in converted.values() for s in part for tag in s.tags)
+    _write_all(out, converted, found if labels else [])
     for path, sentences in outputs.items():
         logger.info(f"{path}: {len(sentences)} sentences written")
     if labels:
         logger.info(f"{out / LABELS_FILE}: {len(found)} labels written")
 
 
-def _write_all(folder: Path, texts: Mapping[str, str]) -> None:
+def _write_all(
+    folder: Path, files: Mapping[str, Sequence[Sentence]], labels: Sequence[str]
+) -> None:
     """Write the files to a temporary folder, and move them when all are complete."""
-    for name in texts:
+    names = [*files, *([LABELS_FILE] if labels else [])]
+    for name in names:
         if (folder / name).is_dir():
             raise UserError(
                 f"{folder / name}: a folder found, expected a file or nothing; choose another --out"
@@ -268,9 +333,11 @@ def _write_all(folder: Path, texts: Mapping[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(dir=folder, prefix=".prepare-"))
-        for name, text in texts.items():
-            write_text(staging / name, text)
-        for name in texts:
+        for name, sentences in files.items():
+            write_columns(staging / name, sentences, blank_at_end=True)
+        if labels:
+            write_text(staging / LABELS_FILE, "".join(f"{label}\n" for label in labels))
+        for name in names:
             (staging / name).replace(folder / name)
     except OSError as error:
         raise UserError(

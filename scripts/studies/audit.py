@@ -2,10 +2,9 @@
 
     python scripts/studies/audit.py plant --data_dir data/wnut17 --file_name word.bmes --out NOISY --seed 0
     (train a tagger on NOISY, build its datastore, audit it into DIR)
-    python scripts/studies/audit.py cleanlab --model_path S/model --datastore_path P --out CLEANLAB
-    python scripts/studies/audit.py score --planted NOISY/planted.csv DIR CLEANLAB
+    python scripts/studies/audit.py score --planted NOISY/planted.csv DIR
 
-`docs/audit.md` has all commands and the results. `cleanlab` needs requirements-measure.txt.
+`docs/audit.md` has all commands and the results.
 """
 
 import csv
@@ -14,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -22,33 +21,26 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from knn_ner.audit.evidence import tagger_probabilities
-from knn_ner.audit.ranking import StoredWords, group, units
-from knn_ner.data.corpus import SPLITS, Sentence, read_corpus
+from knn_ner.data.columns import Sentence, write_columns
+from knn_ner.data.corpus import SPLITS, read_corpus
 from knn_ner.data.spans import Span, word_spans
-from knn_ner.data.tag_conversion import from_bio
-from knn_ner.data.tags import OUTSIDE, scheme_of_labels
-from knn_ner.datastore.reader import Datastore
-from knn_ner.search.exact import ExactSearch
-from knn_ner.settings import CorpusSettings, TaggerSettings
-from knn_ner.tagging.trained_tagger import load_for_datastore
+from knn_ner.data.tags import OUTSIDE, SCHEMES, convert_tags
+from knn_ner.settings import CorpusSettings
 from knn_ner.utils.arguments import Parser, add_settings, flag, proportion, take_settings
 from knn_ner.utils.command import run_main
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_text
 from knn_ner.utils.messages import show_messages
-from knn_ner.utils.tables import markdown_table
-from studies.files import column_text, csv_text
+from knn_ner.utils.tables import csv_table, markdown_table
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
 KINDS = ("type", "boundary", "missing")
-# Numbers of places whose precision and recall are told.
+# Precision and recall are computed for the first 100, 200 and 500 places.
 CUTOFFS = (100, 200, 500)
 PLANTED_COLUMNS = (
     "sentence", "line", "kind", "type", "first", "last", "new_type", "new_first", "new_last",
 )  # fmt: skip
-RANKING_COLUMNS = ("rank", "score", "sentence", "first_word", "last_word")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,16 +53,6 @@ class PlantSettings(CorpusSettings):
     """share of the entities to change"""
     seed: int = flag(0)
     """random seed"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CleanlabSettings(TaggerSettings):
-    """Rank places by cleanlab's scores."""
-
-    out: str = flag(metavar="DIR")
-    """folder for audit.csv"""
-    method: Literal["self_confidence", "normalized_margin", "filter"] = flag("self_confidence")
-    """a score for every token, or the list of find_label_issues (filter)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +85,7 @@ def plant_errors(
         last word are indices in the sentence, from 0, both included.
     """
     generator = np.random.default_rng(seed)
-    spans: list[list[Span | None]] = [[*word_spans(each.tags, scheme)] for each in sentences]
+    spans: list[list[Span | None]] = [[*word_spans(each.tags)] for each in sentences]
     entities = [(s, e) for s, found in enumerate(spans) for e in range(len(found))]
     types = sorted({span[0] for found in spans for span in found if span})
     planted: list[dict[str, Any]] = []
@@ -169,7 +151,7 @@ def tags_of(spans: Iterable[Span], words: int, scheme: str) -> list[str]:
     for type_, first, last in spans:
         tags[first] = f"B-{type_}"
         tags[first + 1 : last + 1] = [f"I-{type_}"] * (last - first)
-    return from_bio(tags, scheme.lower())
+    return convert_tags(tags, SCHEMES[scheme])
 
 
 def plant(settings: PlantSettings) -> None:
@@ -184,56 +166,9 @@ def plant(settings: PlantSettings) -> None:
     corpus = read_corpus(settings.data_dir, settings.file_name)
     planted = plant_errors(corpus.splits["train"], corpus.scheme.name, settings.part, settings.seed)
     for split in SPLITS:
-        write_text(out / f"{split}.{settings.file_name}", column_text(corpus.splits[split]))
-    write_text(out / "planted.csv", csv_text(planted, PLANTED_COLUMNS))
+        write_columns(out / f"{split}.{settings.file_name}", corpus.splits[split])
+    write_text(out / "planted.csv", csv_table(planted, PLANTED_COLUMNS))
     logger.info(f"{out}: {len(planted)} entities of the training split changed, see planted.csv")
-
-
-def rank_by_cleanlab(settings: CleanlabSettings) -> None:
-    """Write the places that cleanlab ranks highest, by the tagger's probabilities for the stored tokens.
-
-    For cleanlab, each stored word piece is a token. Scores of tokens become places as in the audit.
-
-    Raises:
-        UserError: for a datastore of another tagger, or with labels that the tagger lacks.
-    """
-    from cleanlab.token_classification.filter import find_label_issues
-    from cleanlab.token_classification.rank import get_label_quality_scores
-
-    tagger = load_for_datastore(settings.model_path, 512, settings.datastore_path)
-    store = Datastore.open(settings.datastore_path)
-    if store.labels != tagger.labels:
-        raise UserError(f"{store.path}: has other labels than the tagger; cleanlab needs the same")
-    words = StoredWords(store)
-    entries = np.arange(store.entries)
-    probabilities = tagger_probabilities(tagger, ExactSearch(store), entries).numpy()
-    # Special tokens are not tokens of the sentence.
-    kept = [part[store.positions[part] >= 0] for part in np.split(entries, words.first_entry[1:-1])]
-    labels = [store.label_ids[part].tolist() for part in kept]
-    by_sentence = [probabilities[part] for part in kept]
-    score = np.zeros(store.entries)
-    if settings.method == "filter":
-        issues = find_label_issues(labels, by_sentence)
-        for place, (sentence, token) in enumerate(issues):
-            score[kept[sentence][token]] = 1 - place / len(issues)
-    else:
-        _, scores = get_label_quality_scores(
-            labels, by_sentence, token_score_method=settings.method
-        )
-        for part, quality in zip(kept, scores, strict=True):
-            score[part] = 1 - np.asarray(quality)
-    unit_of_word, sentence_of_unit = units(words, scheme_of_labels(store.labels).name)
-    unit_scores = np.zeros(len(sentence_of_unit))
-    np.maximum.at(unit_scores, unit_of_word, words.judge(score)[0])
-    rows = []
-    for rank, members in enumerate(group(unit_scores, sentence_of_unit, CUTOFFS[-1]), start=1):
-        number = sentence_of_unit[members[0]]
-        here = np.flatnonzero(np.isin(unit_of_word, members)) - words.first_word[number]
-        id_ = words.sentences[number]["id"]
-        values = (rank, f"{unit_scores[members].max():.4f}", id_, here[0], here[-1])
-        rows.append(dict(zip(RANKING_COLUMNS, values, strict=True)))
-    write_text(Path(settings.out) / "audit.csv", csv_text(rows, RANKING_COLUMNS))
-    logger.info(f"{settings.out}/audit.csv: {len(rows)} places")
 
 
 def score_ranking(
@@ -307,7 +242,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], str | None]]] = {
     "plant": (PlantSettings, plant),
-    "cleanlab": (CleanlabSettings, rank_by_cleanlab),
     "score": (ScoreSettings, score),
 }
 

@@ -23,9 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from get_labels import write_labels
 from knn_ner.build_datastore import BuildSettings, build_datastore
-from knn_ner.data.corpus import SPLITS, read_corpus, split_path
+from knn_ner.data.columns import write_columns
+from knn_ner.data.corpus import SPLITS, read_corpus, read_labels, split_path
 from knn_ner.data.spans import word_spans
-from knn_ner.data.tags import OUTSIDE, position_and_type, read_labels, scheme_of_labels
+from knn_ner.data.tags import OUTSIDE, position_and_type
 from knn_ner.datastore.edit import remove_sentences
 from knn_ner.datastore.reader import Datastore
 from knn_ner.evaluation.metrics import percentages
@@ -45,8 +46,8 @@ from knn_ner.utils.arguments import flag, read_settings
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import read_json, write_json, write_text
-from knn_ner.utils.tables import markdown_table
-from studies.files import column_text, csv_text
+from knn_ner.utils.finished_steps import FinishedSteps
+from knn_ner.utils.tables import csv_table, markdown_lines
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -55,6 +56,8 @@ ADDED = ("added", "swapped")
 Retrain = Literal["both", "alone"]
 RETRAIN: tuple[Retrain, ...] = ("both", "alone")
 CLASSES = ("all", "shared", "new")
+# Holds the key of the content of a run's folder, finished or not.
+KEY_FILE = "key.json"
 
 Seconds = dict[str, dict[str, float]]
 
@@ -138,26 +141,28 @@ def run_key(settings: DomainSettings, *targets: str) -> str:
     return digest.hexdigest()
 
 
-def timed(record: Path, step: Callable[[], object]) -> dict[str, float]:
-    """Do a step, unless `record` says that it is finished.
+def begin(run: Path, key: str) -> None:
+    """Empty the folder of a run, unless its content has the same key."""
+    record = run / KEY_FILE
+    if not record.is_file() or read_json(record) != key:
+        shutil.rmtree(run, ignore_errors=True)
+        write_json(record, key)
+
+
+def timed(run: Path, name: str, step: Callable[[], object]) -> dict[str, float]:
+    """Do a step of a run, unless it is finished.
 
     Returns:
         Its seconds, by the clock and of the processor. Of an interrupted training, only the last part counts.
     """
-    if not record.is_file():
+    key = read_json(run / KEY_FILE)
+    finished = FinishedSteps(run / "steps.json")
+    if not finished.done(name, key):
         clock, processor = time.perf_counter(), time.process_time()
         step()
         clock, processor = time.perf_counter() - clock, time.process_time() - processor
-        write_json(record, {"clock": round(clock, 2), "processor": round(processor, 2)})
-    return read_json(record)
-
-
-def begin(run: Path, key: str) -> None:
-    """Empty the folder of a run, unless its content has the same key."""
-    record = run / "key.json"
-    if not record.is_file() or read_json(record) != key:
-        shutil.rmtree(run, ignore_errors=True)
-        write_json(record, key)
+        finished.record(name, key, clock=round(clock, 2), processor=round(processor, 2))
+    return finished.measured(name)
 
 
 def train_on(settings: DomainSettings, corpus: Path, run: Path) -> Seconds:
@@ -179,8 +184,8 @@ def train_on(settings: DomainSettings, corpus: Path, run: Path) -> Seconds:
         datastore_path=str(run / "datastore"),
     )
     return {
-        "train": timed(run / "train_seconds.json", lambda: train(training)),
-        "store": timed(run / "store_seconds.json", lambda: build_datastore(building)),
+        "train": timed(run, "train", lambda: train(training)),
+        "store": timed(run, "store", lambda: build_datastore(building)),
     }
 
 
@@ -210,7 +215,7 @@ def add_target(settings: DomainSettings, target: str, run: Path, *, swap: bool) 
         if swap:
             remove_sentences(where.datastore_path, before)
 
-    return {"store": timed(run / "store_seconds.json", copy_and_add)}
+    return {"store": timed(run, "store", copy_and_add)}
 
 
 def join_corpora(settings: DomainSettings, target: str, folder: Path) -> None:
@@ -229,7 +234,7 @@ def join_corpora(settings: DomainSettings, target: str, folder: Path) -> None:
         )
     joined = other.splits | {"train": source.splits["train"] + other.splits["train"]}
     for split, sentences in joined.items():
-        write_text(folder / f"{split}.{settings.file_name}", column_text(sentences))
+        write_columns(folder / f"{split}.{settings.file_name}", sentences)
     write_labels(folder, settings.file_name)
 
 
@@ -248,7 +253,7 @@ def measure(settings: DomainSettings, target: str, run: Path, model: Path) -> di
     how = settings.training(settings.corpus(target), run)
     where = {"model_path": str(model), "datastore_path": str(run / "datastore")}
     tuning = group_of(TuneSettings, how, **where)
-    seconds = timed(run / "tune_seconds.json", lambda: tune(tuning))
+    seconds = timed(run, "tune", lambda: tune(tuning))
     tested = infer(group_of(InferSettings, how, tuning=str(run / "tuning.json"), **where))
     labels = read_labels(settings.corpus(settings.source) / "ner_labels.txt")
     types = {position_and_type(label)[1] for label in labels if label != OUTSIDE}
@@ -272,14 +277,12 @@ def f1_by_class(predictions: Path, shared: Collection[str]) -> dict[str, dict[st
         without gold entities.
     """
     sentences = read_predictions(predictions)
-    labels = {tag for _, *columns in sentences for tags in columns for tag in tags}
-    scheme = scheme_of_labels(labels).name
     # Entities that are right, predicted and gold, of each class.
     counts = {name: {each: [0, 0, 0] for each in CLASSES} for name in ("base", "knn")}
     for _, gold, *predicted in sentences:
-        gold_spans = set(word_spans(gold, scheme))
+        gold_spans = set(word_spans(gold))
         for name, tags in zip(("base", "knn"), predicted, strict=True):
-            spans = set(word_spans(tags, scheme))
+            spans = set(word_spans(tags))
             for place, found in enumerate((gold_spans & spans, spans, gold_spans)):
                 there = sum(type_ in shared for type_, _, _ in found)
                 sizes = (len(found), there, len(found) - there)
@@ -383,8 +386,8 @@ def run_study(settings: DomainSettings) -> str:
     begin(run, run_key(settings))
     train_on(settings, source, run)
     lines = lines_of([row for target in settings.targets for row in run_target(settings, target)])
-    write_text(settings.run("domain.csv"), csv_text(lines, list(lines[0])))
-    markdown = markdown_table([list(lines[0]), *(list(line.values()) for line in lines)], names=3)
+    write_text(settings.run("domain.csv"), csv_table(lines, list(lines[0])))
+    markdown = markdown_lines(lines, names=3)
     write_text(settings.run("domain.md"), markdown)
     return markdown
 

@@ -25,6 +25,7 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from knn_ner.data.corpus import Corpus, Sentence, read_corpus
-from knn_ner.data.tags import read_labels
-from knn_ner.evaluation.plots import draw_low_resource
-from knn_ner.evaluation.plotting import save
+from knn_ner.data.columns import Sentence, write_columns
+from knn_ner.data.corpus import Corpus, read_corpus, read_labels
+from knn_ner.evaluation.plots import draw_low_resource, save
 from knn_ner.evaluation.prediction_files import SCORES
 from knn_ner.evaluation.significance import f1_of, gain_interval, gains, p_value
 from knn_ner.experiment.progress import View
@@ -50,8 +50,7 @@ from knn_ner.utils.arguments import flag, positive_int
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_json, write_text
-from knn_ner.utils.tables import markdown_table
-from studies.files import column_text, csv_text
+from knn_ner.utils.tables import csv_table, markdown_table
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -128,12 +127,9 @@ def part_of(sentences: Sequence[Sentence], share: float, seed: int) -> list[Sent
 def write_corpus(
     corpus: Corpus, train: Sequence[Sentence], settings: LowResourceSettings, folder: Path
 ) -> None:
-    """Write a corpus with another training split and the same labels; files without changes are kept."""
+    """Write a corpus with another training split and the same labels."""
     for split, sentences in (corpus.splits | {"train": train}).items():
-        text = column_text(sentences)
-        path = folder / f"{split}.{settings.file_name}"
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            write_text(path, text)
+        write_columns(folder / f"{split}.{settings.file_name}", sentences)
     labels = read_labels(Path(settings.data_dir) / "ner_labels.txt")
     write_text(folder / "ner_labels.txt", "\n".join(labels) + "\n")
 
@@ -270,7 +266,7 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
                 line |= {key: f"{n:.4f}" for key, n in zip(names, numbers, strict=True)}
                 line["p"] = f"{each['p']:.4g}"
             lines.append(line)
-    return csv_text(lines, CSV_COLUMNS)
+    return csv_table(lines, CSV_COLUMNS)
 
 
 def write_results(settings: LowResourceSettings, seeds: Sequence[int], sentences: int) -> str:
@@ -313,22 +309,19 @@ def run_study(settings: LowResourceSettings) -> str:
         raise UserError(f"{settings.save_path}: is a file; --save_path names a folder")
     runs = {seed: runs_of(corpus, settings, seed) for seed in settings.seeds}
     steps = [step for each in runs.values() for run in each for step in run.steps]
-    view = View({step: steps.count(step) for step in PART_STEPS})
     markdown = ""
     finished: list[int] = []
     try:
-        for seed, each in runs.items():
-            for run in each:
-                run.check()
-                run.run(view)
-            finished.append(seed)
-            markdown = write_results(settings, finished, len(corpus.splits["train"]))
+        with closing(View({step: steps.count(step) for step in PART_STEPS})) as view:
+            for seed, each in runs.items():
+                for run in each:
+                    run.check()
+                    run.run(view)
+                finished.append(seed)
+                markdown = write_results(settings, finished, len(corpus.splits["train"]))
     except KeyboardInterrupt:
-        view.close()
         logger.info(f"{settings.save_path}: the same command continues from here")
         raise
-    finally:
-        view.close()
     return markdown
 
 

@@ -136,8 +136,12 @@ def test_a_file_is_written_whole_or_not_at_all(command, fails, model, tmp_path):
 
 
 COLUMNS = {
-    "columns": ("Ada B-PER\nruns\n", "2: 1 columns found, expected 2 as in line 1"),
-    "no tag": ("Ada B-PER\nruns fast\n", "2: tag 'fast' found, expected a tag as in line 1"),
+    "columns": ("Ada B-PER\nruns\n", "2: 1 column found ('runs'), expected a token and its tag"),
+    "no tag": (
+        "Ada B-PER\nruns fast\n",
+        "2: tag 'fast' found, expected O, or B- I- M- E- S- and a type, in the schemes BIO, IOB1, "
+        "IOBES/BIOES or BMES",
+    ),
 }
 
 

@@ -19,7 +19,8 @@ from knn_ner.data.encoding import (
 )
 from knn_ner.data.tags import sort_labels
 from knn_ner.data.word_decoding import WordDecoder
-from knn_ner.synthetic.encoder import write_roberta_encoder
+from knn_ner.synthetic.bert import write_roberta_encoder
+from knn_ner.synthetic.size import Size
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] play ##ing ##s bee ##tho ##ven 20 ##22 2022 年 我 a b".split()
 PER = ["O", "B-PER", "M-PER", "E-PER", "S-PER"]
@@ -159,7 +160,8 @@ def byte_level(tmp_path_factory):
     """A byte-level BPE tokeniser, as RoBERTa's, that has learned few merges."""
     folder = tmp_path_factory.mktemp("roberta")
     words = ["Ludwig", "van", "Beethoven", "plays", "in", "Wien"] * 3
-    write_roberta_encoder(folder, words, hidden_size=8, layers=1, heads=1, vocabulary_size=270)
+    size = Size(hidden_size=8, layers=1, heads=1)
+    write_roberta_encoder(folder, words, size, vocabulary_size=270)
     return AutoTokenizer.from_pretrained(folder)
 
 

@@ -12,7 +12,7 @@ from knn_ner import build_datastore, infer, tune
 from knn_ner.data.corpus import Sentence, read_file
 from knn_ner.datastore import __main__ as command
 from knn_ner.datastore.edit import remove_sentences
-from knn_ner.datastore.locking import lock
+from knn_ner.datastore.locking import FolderLock
 from knn_ner.datastore.manifest import Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.settings import RunSettings
@@ -416,7 +416,7 @@ def test_what_is_not_a_sentence(path, tagger):
 
 
 def test_a_change_waits_for_another(fails, path):
-    with lock(path):
+    with FolderLock(path):
         assert fails(
             command.main, "remove", "--datastore_path", path, "--ids", 3, "--wait", 0.1
         ) == (
@@ -424,3 +424,13 @@ def test_a_change_waits_for_another(fails, path):
             "wait until it has finished"
         )
     assert 3 in Datastore.open(path).stored_sentences
+
+
+@pytest.mark.parametrize(
+    "line", [("info", "--help"), ("verify", "--help"), ("remove", "--help"), ("info",)]
+)
+def test_commands_that_need_no_torch_do_not_load_it(run, datastore, line):
+    if "--help" not in line:
+        line = (*line, "--datastore_path", datastore)
+    imported = run("-X", "importtime", "-m", "knn_ner.datastore", *line).stderr
+    assert "knn_ner.settings" in imported and "torch" not in imported

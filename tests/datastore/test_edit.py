@@ -1,5 +1,6 @@
 """Editing a datastore: one commit each, nothing lost, nothing half done; and its command line."""
 
+import json
 import os
 import signal
 import subprocess
@@ -22,8 +23,8 @@ from store_factory import LABELS, open_writer, random_entries, write_shard, writ
 from knn_ner.datastore import shard_copy as copying
 from knn_ner.datastore.compaction import compact, merge
 from knn_ner.datastore.edit import Edit, NewLabels
-from knn_ner.datastore.locking import lock
-from knn_ner.datastore.manifest import HISTORY, Commit, Manifest, committed
+from knn_ner.datastore.locking import FolderLock
+from knn_ner.datastore.manifest import HISTORY_LENGTH, Commit, Manifest, append_commit
 from knn_ner.datastore.reader import Datastore
 from knn_ner.utils.errors import UserError
 
@@ -173,20 +174,20 @@ def test_many_small_shards_become_one(store, path):
         add(path, keys[start : start + 2], labels[start : start + 2])
     grown = Datastore.open(path)
     grown.verify()
-    assert len(grown.manifest.shards) < copying.FOLDED_SHARDS
+    assert len(grown.manifest.shards) < copying.JOINED_SHARDS
     np.testing.assert_array_equal(grown.rows(0, 310), np.concatenate([KEYS, keys]))
     assert grown.sentence_ids[250:].tolist() == np.repeat(np.arange(50, 80), 2).tolist()
     assert grown.sentence(63)["id"] == 63
 
 
 def test_large_shards_are_not_folded(path, monkeypatch):
-    monkeypatch.setattr(copying, "FOLDED_BYTES", 8 * 4 * 100)
+    monkeypatch.setattr(copying, "JOINED_BYTES", 8 * 4 * 100)
     store = write_store(path, KEYS, LABEL_IDS)
-    for _ in range(2 * copying.FOLDED_SHARDS):
+    for _ in range(2 * copying.JOINED_SHARDS):
         add(path, KEYS[:10], LABEL_IDS[:10])
     folders = expected_shards(path)
     assert {record.folder for record in store.manifest.shards} <= folders
-    assert Datastore.open(path).entries == 250 + 20 * copying.FOLDED_SHARDS
+    assert Datastore.open(path).entries == 250 + 20 * copying.JOINED_SHARDS
 
 
 def test_compacting_drops_what_was_removed_and_joins_shards(store, path):
@@ -293,19 +294,23 @@ def test_each_commit_is_told_and_makes_another_content(store, path):
 
 def test_a_long_history_keeps_the_first_and_the_latest():
     history: list[Commit] = []
-    for number in range(HISTORY + 50):
-        history = committed(history, "add" if number else "build", 1, 1)
-    assert len(history) == HISTORY
-    assert [history[0].number, history[1].number, history[-1].number] == [1, 52, HISTORY + 50]
+    for number in range(HISTORY_LENGTH + 50):
+        history = append_commit(history, "add" if number else "build", 1, 1)
+    assert len(history) == HISTORY_LENGTH
+    assert [history[0].number, history[1].number, history[-1].number] == [
+        1,
+        52,
+        HISTORY_LENGTH + 50,
+    ]
 
 
 def test_a_store_from_before_edits_can_be_edited(store, path):
     """Its manifest lacks the fields that editing needs."""
     file = path / "manifest.json"
-    lines = file.read_text().splitlines(keepends=True)
-    start = lines.index(' "history": [\n')
-    del lines[start : lines.index(" ],\n") + 1]
-    file.write_text("".join(line for line in lines if '"next_sentence"' not in line))
+    content = json.loads(file.read_text())
+    for field in ("history", "next_sentence", "sha256"):
+        del content[field]
+    file.write_text(json.dumps(content))
     old = Manifest.read(path)
     assert (old.next_sentence, old.history) == (50, [])
     assert add(path, KEYS[:1], LABEL_IDS[:1]) == 50
@@ -375,7 +380,7 @@ die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 if sys.argv[2] == "before":
     Manifest.write = die
 else:
-    edit.sweep = die
+    edit.remove_unnamed = die
 changed = edit.Edit(sys.argv[1])
 labels = np.zeros(5, int)
 changed.relabel({7: edit.NewLabels(["O"] * 5, labels, np.arange(5) - 1)})
@@ -465,7 +470,7 @@ def test_two_processes_that_add_at_once_lose_nothing(store, path):
 
 
 def test_a_second_writer_waits_no_longer_than_it_should(store, path):
-    with lock(path):
+    with FolderLock(path):
         assert error_of(lambda: Edit(path, wait=0.05)) == (
             f"{path}: another process has been writing for 0.05 s to this datastore; "
             "wait until it has finished"
@@ -487,7 +492,7 @@ def test_a_removal_that_is_damaged(store, path):
     content = bytearray(file.read_bytes())
     content[-4] = 3
     file.write_bytes(content)
-    assert error_of(Datastore.open(path).verify) == (
+    assert error_of(lambda: Datastore.open(path)) == (
         f"{file}: its content differs from the checksum in the manifest; build the datastore again"
     )
     file.unlink()
@@ -578,7 +583,7 @@ class TemporaryFolder:
 
 
 def test_any_edits_in_any_order(tmp_path, monkeypatch):
-    monkeypatch.setattr(copying, "FOLDED_SHARDS", 4)
+    monkeypatch.setattr(copying, "JOINED_SHARDS", 4)
     monkeypatch.setattr(copying, "SHARD_ENTRIES", 30)
     TemporaryFolder.base = tmp_path
     Edits.TestCase.settings = settings(max_examples=12, stateful_step_count=12, deadline=None)

@@ -7,16 +7,16 @@ import json
 import shutil
 import socket
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from browser import browser, prefer_colours  # noqa: F401
 
 from knn_ner.data.corpus import read_corpus
-from knn_ner.demo import rendering
 from knn_ner.demo.__main__ import main, parse_arguments
-from knn_ner.demo.page import HINT, LONGEST, Page
-from knn_ner.demo.rendering import Palette
-from knn_ner.demo.style import TYPE_COLOURS
+from knn_ner.demo.backend import HINT, MAX_CHARACTERS, PARTS, Backend, check_type, neighbours
+from knn_ner.html.renderer import Palette
 from knn_ner.settings import VoteSettings
 from knn_ner.tagging.entities import Entity, ExplainedEntity, Neighbour, WordEvidence
 from knn_ner.tagging.knn_tagger import KnnTagger
@@ -25,7 +25,7 @@ from knn_ner.utils.errors import UserError
 LABELS = ["O", "B-LOC", "M-LOC", "E-LOC", "S-LOC", "B-PER", "M-PER", "E-PER", "S-PER"]
 PALETTE = Palette(LABELS)
 ATTACK = "<img src=x onerror=window.hacked=1> ${window.hacked=1} {{value}} \"'"
-ESCAPED = "&lt;img src=x onerror=window.hacked=1&gt; ${window.hacked=1} {{value}} &quot;&#x27;"
+ESCAPED = "&lt;img src=x onerror=window.hacked=1&gt; ${window.hacked=1} {{value}} &#34;&#39;"
 
 
 def entity(kind: str, text: str, start: int, words: tuple[int, int], **more) -> ExplainedEntity:
@@ -38,61 +38,56 @@ def evidence(*neighbours: Neighbour, vote: dict | None = None) -> WordEvidence:
 
 
 def test_palette_gives_each_type_a_colour_that_stays():
-    assert [PALETTE.css_class(kind) for kind in ("LOC", "PER", "")] == [
-        "knn-type-0",
-        "knn-type-1",
-        "knn-outside",
-    ]
-    assert Palette([*LABELS, "S-ART"]).css_class("PER") == "knn-type-1"
-    many = Palette(f"S-{letter}" for letter in "ABCDEFGHI")
-    assert many.css_class("H") == "knn-type-7" and many.css_class("I") == "knn-type-0"
-    assert len(TYPE_COLOURS) == rendering.COLOURS
-    assert PALETTE.label("S-PER") == '<span class="knn-label knn-type-1">S-PER</span>'
+    assert PALETTE.hues == {"LOC": 255, "PER": 33} and PALETTE.hue_of_label("O") is None
+    assert Palette([*LABELS, "S-ART"]).hue("PER") == PALETTE.hue_of_label("S-PER") == 33
+    many = sorted(Palette(f"S-{letter}" for letter in "ABCDEFGHIJKL").hues.values())
+    assert min(b - a for a, b in pairwise(many)) >= 19
 
 
 def test_text_with_entities_keeps_every_character():
     text = "  Ada\tmet  Bo "
     found = [Entity("PER", "Ada", 2, 5, (0, 1), 0.9), Entity("LOC", "Bo", 11, 13, (2, 3), 0.456)]
-    assert rendering.marked(text, found, PALETTE, [("PER", (0, 1))]) == (
-        '<p class="knn-text">  <mark class="knn-type-1" title="probability 0.90">Ada<b>PER</b></mark>'
-        '\tmet  <mark class="knn-type-0 knn-differs" title="probability 0.46">Bo<b>LOC</b></mark> </p>'
+    assert PARTS.marked(text, found, PALETTE, [("PER", (0, 1))]) == (
+        '<p class="text">  <mark style="--hue:33" title="probability 0.90">Ada<small>PER</small></mark>'
+        '\tmet  <mark class=outlined style="--hue:255" title="probability 0.46">Bo<small>LOC</small></mark> </p>'
     )
 
 
 def test_side_by_side_says_whether_the_sides_differ():
     found = [Entity("PER", "Ada", 0, 3, (0, 1), 0.9)]
-    same = rendering.side_by_side("Ada", found, found, PALETTE)
-    assert "Both sides agree." in same and "knn-differs" not in same
+    same = PARTS.side_by_side("Ada", found, found, PALETTE)
+    assert "Both sides agree." in same and "outlined" not in same
     assert same.count("1 entity") == 2
-    other = rendering.side_by_side("Ada", [], found, PALETTE)
-    assert other.count("knn-differs") == 1 and "0 entities" in other and "Outlined" in other
+    other = PARTS.side_by_side("Ada", [], found, PALETTE)
+    assert other.count("outlined") == 1 and "0 entities" in other and "Outlined" in other
 
 
 def test_neighbour_is_shown_in_its_sentence():
     words = [f"w{number}" for number in range(30)]
     near = Neighbour("S-PER", 0.98765, 0.421, 7, words, ["O"] * 30, 15, 400)
     border = Neighbour("O", -12.5, 0.0002, 8, ["Bo", "left"], ["S-PER", "O"], -1, 500)
-    html = rendering.neighbours(
+    html = neighbours(
         [entity("PER", "Ada", 0, (0, 1), found_by="knn", evidence=(evidence(near, border),))],
         ["Ada"],
         PALETTE,
         " ",
     )
-    label = '<span class="knn-label knn-type-1">S-PER</span>'
+    label = '<span class="label" style="--hue:33">S-PER</span>'
     assert (
-        '<tr><td>0.988</td><td><span class="knn-share"><i style="width:42.1%"></i></span>42%</td>'
-        f'<td>{label}</td><td title="sentence 7">… w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 '
-        '<mark class="knn-type-1">w15</mark> w16 w17 w18 w19 w20 w21 w22 w23 w24 w25 …</td></tr>'
+        '<tr><td>0.988</td><td><span class="bar"><span style="width:42.1%"></span></span>42%</td>'
+        f"<td>{label}</td><td>… w5 w6 w7 w8 w9 w10 w11 w12 w13 w14 "
+        '<mark style="--hue:33">w15</mark> w16 w17 w18 w19 w20 w21 w22 w23 w24 w25 … '
+        "<small>sentence 7</small></td></tr>"
     ) in html
     assert "<td>-12.500</td>" in html and "&lt;0.1%</td>" in html
-    assert '<td title="sentence 8"><em>(border of)</em> Bo left</td>' in html
+    assert "<td><em>(start or end of)</em> Bo left <small>sentence 8</small></td>" in html
     assert f"<span>mix {label} 0.75</span>" in html
     assert "vote " + label + " 90%" in html and "10%" in html
     assert "with neighbours; the tagger alone: nothing" in html
-    characters = rendering.neighbours(
+    characters = neighbours(
         [entity("PER", "王", 0, (0, 1), evidence=(evidence(near),))], ["王"], PALETTE, ""
     )
-    assert 'w14<mark class="knn-type-1">w15</mark>w16' in characters
+    assert 'w14<mark style="--hue:33">w15</mark>w16' in characters
 
 
 def test_neighbours_tell_what_decided_and_show_nothing_twice():
@@ -106,19 +101,20 @@ def test_neighbours_tell_what_decided_and_show_nothing_twice():
         decisive=True,
     )
     lost = entity("LOC", "Ada", 0, (0, 1), found_by="base", evidence=(evidence(),))
-    html = rendering.neighbours([mixed, lost], ["Ada"], PALETTE, " ")
+    html = neighbours([mixed, lost], ["Ada"], PALETTE, " ")
     assert html.count("<details") == 1
     assert "with neighbours; the tagger alone: Ada LOC" in html
     assert "Without the neighbours below: Ada LOC" in html
-    html = rendering.neighbours([lost], ["Ada"], PALETTE, " ")
+    html = neighbours([lost], ["Ada"], PALETTE, " ")
     assert html.count("<details") == 1 and "found by the tagger alone, not with" in html
     assert "The same without the neighbours below" in html
-    assert "No entity" in rendering.neighbours([], ["Ada"], PALETTE, " ")
+    assert "No entity" in neighbours([], ["Ada"], PALETTE, " ")
 
 
 def test_form_offers_the_labels_for_each_word():
-    assert rendering.form(["Ada", "ran"], ["S-PER", "O"], ["O", "S-PER"]) == (
-        '<div class="knn-form">'
+    form = PARTS.form(["Ada", "ran"], ["S-PER", "O"], ["O", "S-PER"])
+    assert form.replace("\n", "") == (
+        '<div class="form">'
         '<label><span>Ada</span><select aria-label="tag of Ada" data-entity><option>O</option>'
         "<option selected>S-PER</option></select></label>"
         '<label><span>ran</span><select aria-label="tag of ran"><option selected>O</option>'
@@ -131,10 +127,10 @@ def test_everything_from_users_and_corpora_is_escaped():
     attack = entity(ATTACK, ATTACK, 0, (0, 1), evidence=(evidence(neighbour, vote={ATTACK: 1.0}),))
     attack_lost = entity("LOC", "x", 0, (1, 2), found_by="base", without=(attack,), decisive=True)
     pages = [
-        rendering.side_by_side(ATTACK, [attack], [], PALETTE),
-        rendering.neighbours([attack, attack_lost], [ATTACK], PALETTE, " "),
-        rendering.form([ATTACK], [ATTACK], [ATTACK]),
-        rendering.message(ATTACK, "error"),
+        PARTS.side_by_side(ATTACK, [attack], [], PALETTE),
+        neighbours([attack, attack_lost], [ATTACK], PALETTE, " "),
+        PARTS.form([ATTACK], [ATTACK], [ATTACK]),
+        PARTS.message(ATTACK, "error"),
     ]
     for page in pages:
         assert "<img" not in page and ESCAPED in page
@@ -147,8 +143,8 @@ def store(datastore, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def page(trained, store) -> Page:
-    return Page(
+def page(trained, store) -> Backend:
+    return Backend(
         KnnTagger.from_pretrained(
             trained / "model", store, k=8, temperature=0.1, knn_weight=0.5, device="cpu"
         )
@@ -160,7 +156,7 @@ def contested(page, tiny_corpus) -> str:
     """A sentence in which tagger and neighbours differ."""
     for sentence in read_corpus(tiny_corpus, "word.bmes", splits=("dev",)).splits["dev"]:
         text = " ".join(sentence.words)
-        if "knn-differs" in page.answer(text, 8, 0.1, 1.0).sides:
+        if "outlined" in page.answer(text, 8, 0.1, 1.0).sides:
             return text
     raise AssertionError("no dev sentence in which they differ")
 
@@ -168,7 +164,7 @@ def contested(page, tiny_corpus) -> str:
 def test_answer_follows_the_settings(page, contested):
     for k in (8, -1):
         alone = page.answer(contested, k, 0.1, 0.0)
-        assert alone.error == "" and "Both sides agree." in alone.sides
+        assert "Both sides agree." in alone.sides
     mixed = page.answer(contested, 8, 0.1, 1.0)
     assert "Outlined" in mixed.sides and mixed.neighbours != alone.neighbours
     assert mixed.words == contested.split() and len(mixed.tags) == len(mixed.words)
@@ -183,7 +179,7 @@ def test_answer_follows_the_settings(page, contested):
     [
         (("  \n", 8, 0.1, 0.5), "no text found; type a sentence"),
         (
-            ("a" * (LONGEST + 1), 8, 0.1, 0.5),
+            ("a" * (MAX_CHARACTERS + 1), 8, 0.1, 0.5),
             "4001 characters found, at most 4000 expected; give a shorter text",
         ),
         (("Ada", None, 0.1, 0.5), "a setting is empty; give k, temperature and knn_weight"),
@@ -193,9 +189,9 @@ def test_answer_follows_the_settings(page, contested):
     ],
 )
 def test_what_cannot_be_answered_is_said(page, arguments, error):
-    answer = page.answer(*arguments)
-    assert answer.error == error
-    assert (answer.sides, answer.neighbours, answer.words) == (HINT, "", [])
+    with pytest.raises(UserError) as raised:
+        page.answer(*arguments)
+    assert str(raised.value) == error
 
 
 @pytest.mark.parametrize(
@@ -229,10 +225,10 @@ def test_added_sentence_counts_at_once(page):
     assert answer.tags == ["S-ANIMAL", "O", "O"] and "<td>1.000</td>" in answer.neighbours
     with pytest.raises(UserError, match="no sentence found; tag one first"):
         page.add([], [])
-    assert page.check_type(" ANIMAL ") == "ANIMAL"
+    assert check_type(" ANIMAL ") == "ANIMAL"
     for kind in ("", "two words"):
         with pytest.raises(UserError, match="expected a name without spaces"):
-            page.check_type(kind)
+            check_type(kind)
 
 
 def test_bad_command_lines(fails, monkeypatch, tmp_path):
@@ -241,7 +237,7 @@ def test_bad_command_lines(fails, monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "knn_ner.demo.app", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert fails(main, *needed) == (
-        "error: gradio is not installed; run `python -m pip install -r requirements-demo.txt`"
+        "error: gradio is not installed; run `python -m pip install .[demo]`"
     )
 
 
@@ -283,8 +279,8 @@ def test_endpoints(served, page, contested):
     assert problem == "" and "Outlined" in sides
     # Settings that are left out are where the sliders start.
     assert client.predict(contested, api_name="/tag")[4] == page.answer(contested, 8, 0.1, 0.5).tags
-    problem, *_ = client.predict("", 8, False, 0.1, 1.0, api_name="/tag")
-    assert "error: no text found" in problem
+    problem, *rest = client.predict("", 8, False, 0.1, 1.0, api_name="/tag")
+    assert "error: no text found" in problem and rest[:3] == [HINT, "", []]
     with pytest.raises(ValueError, match="add"):
         client.predict(["Ada"], ["S-PER"], api_name="/add")
 
@@ -316,26 +312,7 @@ def test_taken_port_is_an_error(page):
             serve(build(page, allow_edit=False), "127.0.0.1", port)
 
 
-@pytest.fixture
-def browser():
-    """A headless Chromium that logs what it asks for."""
-    driver, binary = shutil.which("chromedriver"), shutil.which("chromium")
-    if not driver or not binary:
-        pytest.skip("chromium is not installed: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is not installed: scripts/test_demo.sh does that"
-    )
-    options = webdriver.ChromeOptions()
-    for argument in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-        options.add_argument(f"--{argument}")
-    options.binary_location = binary
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    chromium = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield chromium
-    chromium.quit()
-
-
-def test_in_the_browser(served, browser, page, contested):
+def test_in_the_browser(served, browser, page, contested):  # noqa: F811
     address = served(allow_edit=True)
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -361,8 +338,7 @@ def test_in_the_browser(served, browser, page, contested):
         return browser.execute_script("return document.body.classList.contains('dark')")
 
     for scheme in ("dark", "light"):
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        prefer_colours(browser, scheme)
         browser.get(address)
         find("#knn-input textarea")
         assert dark() == (scheme == "dark")
@@ -422,4 +398,6 @@ def test_in_the_browser(served, browser, page, contested):
         if event["method"] == "Network.requestWillBeSent"
     }
     assert any(url.startswith(address) for url in urls)
-    assert {url for url in urls if not url.startswith((address, "data:", "blob:"))} == set()
+    assert {
+        url for url in urls if not url.startswith((address, "data:", "blob:", "chrome"))
+    } == set()

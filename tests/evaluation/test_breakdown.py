@@ -22,7 +22,7 @@ STORED = [
     ("the Ada language".split(), "O S-LANG O".split()),
     ("New York".split(), "B-LOC E-LOC".split()),
 ]
-FORMS = Forms(STORED, "BMES")
+FORMS = Forms(STORED)
 SENTENCES = [
     (
         "Ada saw New York".split(),
@@ -55,14 +55,14 @@ def test_what_changed():
         **{"broken": 1, "other": 1},
     }
     # Ada found; Bob (LANG) lost, and added as PER; `and` and York (PER) removed.
-    assert changed_entities(SENTENCES, "BMES") == {
+    assert changed_entities(SENTENCES) == {
         **{"gold": 5, "found": 1, "lost": 1},
         **{"removed": 2, "added": 1},
     }
 
 
 def test_groups_by_hand():
-    groups = break_down([SENTENCES], [{}], FORMS, "BMES")["groups"]
+    groups = break_down([SENTENCES], [{}], FORMS)["groups"]
     forms = {each["group"]: each for each in groups["form in training"]}
     assert list(forms) == ["seen", "seen with another type", "unseen"]
     # Seen: Ada and New York in gold; the tagger finds the latter; kNN both, and Bob as PER.
@@ -111,7 +111,7 @@ def test_groups_add_up(tagged, number):
     generator = np.random.default_rng(number)
     words = [generator.choice(["Ada", "Bob", "New", "York"], 4).tolist() for _ in tagged]
     sentences = [(each, *tags) for each, tags in zip(words, tagged, strict=True)]
-    told = break_down([sentences], [{}], FORMS, "BMES")
+    told = break_down([sentences], [{}], FORMS)
     for dimension in DIMENSIONS:
         groups = told["groups"][dimension]
         for name in ("found", "lost", "removed", "added"):
@@ -120,7 +120,7 @@ def test_groups_add_up(tagged, number):
     tags = told["tags"]
     assert tags["changed"] == tags["fixed"] + tags["broken"] + tags["other"]
     same = [(each, gold, base, base) for each, gold, base, _ in sentences]
-    for groups in break_down([same], [{}], FORMS, "BMES")["groups"].values():
+    for groups in break_down([same], [{}], FORMS)["groups"].values():
         assert all(each["gain"] == 0 and each["interval"] == [0, 0] for each in groups)
 
 

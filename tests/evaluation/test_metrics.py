@@ -98,7 +98,7 @@ def test_bio_pieces_have_the_spans_of_conlleval(tagging):
     _, gold, _ = tagging
     for tags in gold:
         bio = [f"I-{tag[2:]}" if tag[0] in "MES" else tag for tag in tags]
-        assert published_spans(to_bmes(bio, "BIO")) == word_spans(bio, "BIO")
+        assert published_spans(to_bmes(bio, "BIO")) == word_spans(bio)
 
 
 def test_score_by_hand():
@@ -166,7 +166,7 @@ def test_word_scores_are_those_of_seqeval(tagging):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ours = score(gold, predicted, gold, predicted, scheme)
-    assert word_f1(gold, predicted, scheme) == ours["f1"]
+    assert word_f1(gold, predicted) == ours["f1"]
     gold, predicted = (
         [[tag.replace("M-", "I-") for tag in tags] for tags in side] for side in (gold, predicted)
     )
@@ -189,7 +189,7 @@ def test_corpora_have_the_published_number_of_entities(shared, name, counts):
         (path,) = (shared / "data" / "bmes" / name).glob(f"{split}.*.bmes")
         blocks = path.read_text(encoding="utf-8").rstrip("\n").split("\n\n")
         gold = [[line.rsplit(" ", 1)[1] for line in block.split("\n")] for block in blocks]
-        assert sum(len(word_spans(tags, "BMES")) for tags in gold) == count
+        assert sum(len(word_spans(tags)) for tags in gold) == count
 
 
 def test_unknown_scheme_and_unequal_lengths():

@@ -10,7 +10,7 @@ from knn_ner import compare
 from knn_ner.evaluation import plots
 from knn_ner.evaluation.breakdown import Forms, break_down
 from knn_ner.evaluation.leakage import Leakage
-from knn_ner.evaluation.plotting import apart, every, save
+from knn_ner.evaluation.plots import apart, every, save
 from knn_ner.evaluation.prediction_files import write_counts
 from knn_ner.evaluation.significance import f1_of
 from knn_ner.experiment import summary
@@ -63,7 +63,7 @@ def results():
             {"base": base, "knn": counts}, summary.without_leakage(leakage)
         ),
         "oracle": {"gain": summary.spread([51.0, 52.0])},
-        "breakdown": break_down(sentences, votes, Forms([(words, gold)], "BMES"), "BMES"),
+        "breakdown": break_down(sentences, votes, Forms([(words, gold)])),
         "per_seed": [{"searched_share": {"0.10": 0.001, "0.30": 0.01, "0.48": 0.2, "0.50": 1.0}}]
         * 2,
     }

@@ -11,7 +11,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from knn_ner.data.spans import SpanCounter
 from knn_ner.evaluation import weight_sweep as sweep
 from knn_ner.evaluation.metrics import score
-from knn_ner.evaluation.weight_sweep import IdentityDecoder, WeightCurve, WeightSweep, break_points
+from knn_ner.evaluation.weight_sweep import WeightCurve, WeightSweep, break_points
 
 PREFIXES = {"BIO": "BI", "IOBES": "BIES", "BMES": "BMES"}
 
@@ -19,6 +19,16 @@ PREFIXES = {"BIO": "BI", "IOBES": "BIES", "BMES": "BMES"}
 def labels_of(scheme):
     types = ("PER", "LOC-X")
     return ["O", *(f"{prefix}-{type_}" for type_ in types for prefix in PREFIXES[scheme])]
+
+
+class EveryPiece:
+    """Words of one piece each."""
+
+    def __init__(self, sentence_of_piece, sentence_count):
+        self.lengths = np.bincount(sentence_of_piece, minlength=sentence_count)
+
+    def words(self, piece_labels, sentences):
+        return piece_labels, np.repeat(np.arange(len(sentences)), self.lengths[sentences])
 
 
 class EveryOtherPiece:
@@ -115,7 +125,7 @@ def test_span_counter_counts_as_seqeval(data, scheme):
     ids = arrays(np.int64, len(sentence), elements=st.integers(0, len(labels) - 1))
     gold, words = data.draw(ids), data.draw(ids)
     everything = np.arange(len(lengths))
-    counter = SpanCounter(labels, scheme, gold, sentence, len(lengths))
+    counter = SpanCounter(labels, gold, sentence, len(lengths))
     right, predicted = counter.count(words, sentence, everything)
     for index in range(len(lengths)):
         gold_spans, spans = (
@@ -130,7 +140,7 @@ def test_span_counter_counts_as_seqeval(data, scheme):
 def test_span_counter_takes_sentences_in_any_order_and_again():
     labels = ["O", "B-PER", "I-PER"]
     gold = np.array([1, 2, 0, 0, 1])
-    counter = SpanCounter(labels, "BIO", gold, np.array([0, 0, 0, 1, 1]), 2)
+    counter = SpanCounter(labels, gold, np.array([0, 0, 0, 1, 1]), 2)
     words, rows = np.array([0, 1, 1, 2, 0, 0, 2]), np.array([0, 0, 1, 1, 1, 2, 2])
     right, predicted = counter.count(words, rows, np.array([1, 0, 1]))
     assert (right.tolist(), predicted.tolist()) == ([1, 1, 1], [1, 1, 1])
@@ -142,8 +152,8 @@ def test_span_counter_takes_sentences_in_any_order_and_again():
 def corpora(draw, elements):
     scheme = draw(st.sampled_from(sorted(PREFIXES)))
     labels = labels_of(scheme)
-    decoder_class = draw(st.sampled_from([IdentityDecoder, EveryOtherPiece]))
-    pieces_per_word = 1 if decoder_class is IdentityDecoder else 2
+    decoder_class = draw(st.sampled_from([EveryPiece, EveryOtherPiece]))
+    pieces_per_word = 1 if decoder_class is EveryPiece else 2
     lengths = np.array(draw(st.lists(st.integers(0, 6), min_size=1, max_size=4)))
     sentence_of_word = sentences_of(lengths)
     sentence_of_piece = sentences_of(lengths * pieces_per_word)
@@ -151,7 +161,7 @@ def corpora(draw, elements):
     shape = (len(sentence_of_piece), len(labels))
     base, vote = (draw(arrays(np.float64, shape, elements=elements)) for _ in range(2))
     decoder = decoder_class(sentence_of_piece, len(lengths))
-    counter = SpanCounter(labels, scheme, gold, sentence_of_word, len(lengths))
+    counter = SpanCounter(labels, gold, sentence_of_word, len(lengths))
     shared = WeightSweep(base.argmax(axis=1), sentence_of_piece, decoder, counter)
 
     def recomputed(weight):
@@ -213,10 +223,10 @@ def test_curve_by_hand():
     # mends the former from 0.25 on, the latter from 0.5 on, and breaks word 2 from 0.75 on.
     labels = ["O", "B-PER", "I-PER"]
     sentence = np.array([0, 0, 0, 1])
-    counter = SpanCounter(labels, "BIO", np.array([1, 2, 0, 1]), sentence, 2)
+    counter = SpanCounter(labels, np.array([1, 2, 0, 1]), sentence, 2)
     base = np.array([[0, 1, 0], [0.625, 0, 0.375], [0.875, 0, 0.125], [0.75, 0.25, 0]])
     vote = np.array([[0, 1, 0], [0.125, 0, 0.875], [0.375, 0, 0.625], [0.25, 0.75, 0]])
-    shared = WeightSweep(base.argmax(axis=1), sentence, IdentityDecoder(sentence, 2), counter)
+    shared = WeightSweep(base.argmax(axis=1), sentence, EveryPiece(sentence, 2), counter)
     curve = shared.curve(np.array([1, 2, 3]), base[1:], vote[1:])
     assert curve.weights.tolist() == [0.25, 0.5, 0.75]
     assert curve.true_positive.tolist() == [0, 1, 2, 1]
@@ -232,8 +242,8 @@ def test_curve_by_hand():
 
 def test_a_vote_that_changes_nothing_gives_one_interval():
     sentence = np.zeros(2, dtype=np.int64)
-    counter = SpanCounter(["O", "S-PER"], "BMES", np.array([0, 1]), sentence, 1)
-    shared = WeightSweep(np.array([0, 1]), sentence, IdentityDecoder(sentence, 1), counter)
+    counter = SpanCounter(["O", "S-PER"], np.array([0, 1]), sentence, 1)
+    shared = WeightSweep(np.array([0, 1]), sentence, EveryPiece(sentence, 1), counter)
     curve = shared.curve(np.zeros(0, dtype=np.int64), np.zeros((0, 2)), np.zeros((0, 2)))
     assert (curve.weights.tolist(), curve.f1.tolist()) == ([], [100.0])
     assert curve.best() == (0.5, 100.0)
@@ -252,7 +262,7 @@ def test_best_joins_equal_intervals_and_takes_the_widest_then_the_lowest():
 
 def test_base_labels_of_another_tagger_are_refused():
     sentence = np.zeros(1, dtype=np.int64)
-    counter = SpanCounter(["O", "S-PER"], "BMES", np.array([1]), sentence, 1)
-    shared = WeightSweep(np.array([0]), sentence, IdentityDecoder(sentence, 1), counter)
+    counter = SpanCounter(["O", "S-PER"], np.array([1]), sentence, 1)
+    shared = WeightSweep(np.array([0]), sentence, EveryPiece(sentence, 1), counter)
     with pytest.raises(ValueError, match="do not belong together"):
         shared.curve(np.array([0]), np.array([[0.1, 0.9]]), np.array([[0.9, 0.1]]))

@@ -1,10 +1,14 @@
 """Many seeds through the real entry point, on a tiny corpus."""
 
 import json
+import logging
+import shlex
 import shutil
+import warnings
 
 import numpy as np
 import pytest
+from tqdm import tqdm
 
 from knn_ner import infer, train, tune
 from knn_ner.datastore.reader import Datastore
@@ -12,7 +16,7 @@ from knn_ner.evaluation.prediction_files import read_counts, read_votes
 from knn_ner.evaluation.significance import f1_of
 from knn_ner.experiment import __main__ as experiment
 from knn_ner.experiment.progress import View
-from knn_ner.experiment.report import against_table
+from knn_ner.experiment.report import render
 from knn_ner.utils.files import read_json
 
 TRAINING = ("--max_epochs", 9, "--lr", 5e-3, "--train_batch_size", 16, "--device", "cpu")
@@ -29,7 +33,8 @@ def given(tiny_corpus, tiny_encoder):
 
 
 def run(*arguments: object) -> dict:
-    return experiment.experiment(experiment.parse_arguments([str(part) for part in arguments]))
+    line = [str(part) for part in arguments]
+    return experiment.experiment(experiment.parse_arguments(line), shlex.join(line))
 
 
 def train_alone(given, folder, seed) -> None:
@@ -249,27 +254,33 @@ def test_a_seed_twice(given, fails, tmp_path):
     assert fails(experiment.main, *line) == "error: --seeds 1 1: each expected once"
 
 
-def test_the_log_has_the_last_state_of_a_line_that_is_written_over(tmp_path, capfd):
-    """As tqdm writes, and an error in a step leaves what it said."""
-    import sys
-
+def test_the_log_has_the_messages_of_a_step_and_no_progress_bars(tmp_path, capfd):
+    """Warnings are shown too; after an error the log holds what came before it."""
     view = View({"train": 1})
     log = tmp_path / "log"
+    logger = logging.getLogger("knn_ner.train")
     with pytest.raises(ValueError), view.step("seed 3", "train", log):
-        sys.stderr.write("\rbuild: 1%")
-        sys.stderr.write("\rbuild: 50%\rbuild: 100%")
-        sys.stderr.write("\x1b[A\n\nwarning: look ")
-        sys.stderr.write("here\n")
+        logger.info("300 sentences")
+        for _ in tqdm(range(3), desc="build"):
+            logger.info("epoch 1/3")
+        logger.warning("look here")
+        warnings.warn("deprecated", stacklevel=1)
         raise ValueError
     view.close()
-    assert log.read_text() == "== train\nbuild: 100%\nwarning: look here\n"
-    assert capfd.readouterr().err == "seed 3: warning: look here\n"
+    messages, python_warning = log.read_text().split("warning: look here\n")
+    assert messages == "== train\n300 sentences\n" + "epoch 1/3\n" * 3
+    assert "UserWarning: deprecated\n" in python_warning
+    shown = ["seed 3: epoch 1/3"] * 3 + ["seed 3: warning: look here"]
+    assert capfd.readouterr().err.splitlines() == shown
+    logger.info("after the step")
+    assert "after" not in log.read_text() and capfd.readouterr().err == "after the step\n"
 
 
 def test_the_mean_over_corpora_stands_below_the_gains_it_is_of():
     names = {"name": "ours", "other": "theirs", "seeds": 2, "there": 50.0, "here": 51.0, "p": 0.03}
     lines = [names | {"gain": gain, "interval": [0.1, 2.0]} for gain in (0.5, 1.5)]
-    rows = against_table(lines, {"gain": 1.0, "interval": [0.4, 1.6]}).splitlines()
+    mean = {"gain": 1.0, "interval": [0.4, 1.6]}
+    rows = render("against", pairs=lines, mean=mean).splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
     assert cells[0][5:7] == ["gain", "95% interval"]
     assert cells[-1] == ["mean", "", "", "", "", "+1.00", "+0.40 to +1.60", ""]

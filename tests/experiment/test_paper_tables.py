@@ -7,7 +7,7 @@ from importlib import resources
 
 import pytest
 
-from knn_ner.experiment.paper import experiments, read_table
+from knn_ner.experiment.paper import published_experiments, read_table
 from knn_ner.experiment.paper_tables import collect_results, make_lines, to_csv, to_markdown
 from knn_ner.utils.errors import UserError
 
@@ -82,7 +82,7 @@ def test_the_published_facts_are_the_reference(shared):
 
 
 def test_every_experiment_is_there_once():
-    found = experiments()
+    found = published_experiments()
     folders = [experiment.script_dir for experiment in found]
     assert len(folders) == len(set(folders)) == 23
     published = {row["script_dir"] for row in read_table("published_hyperparameters.csv")}
@@ -102,7 +102,7 @@ def test_every_experiment_is_there_once():
 def test_four_published_f1_are_not_the_harmonic_mean_of_p_and_r():
     marked = [
         (experiment.dataset, experiment.backbone, system, score.f1, f"{score.harmonic_mean:.2f}")
-        for experiment in experiments()
+        for experiment in published_experiments()
         for system, score in (("base", experiment.base), ("knn", experiment.knn))
         if score and not score.is_consistent
     ]
@@ -173,10 +173,13 @@ def test_five_tables_of_the_paper_and_one_more(runs):
     ]
 
 
+RESUME = "k=-1 T=0.1 w=0.1 cosine; no published choice exists"
+
+
 def test_resume_is_in_a_table_of_its_own(runs, result):
     result("bert/resume_bert_base_zh", 94.0, 95.0, k=-1, temperature=0.1, knn_weight=0.1)
     assert cells_of(runs, "Chinese Resume (not in the paper)", "BERT-Base+kNN") == [
-        ["-", "-", "-", "-", "96.00", "94.00", "95.00", "+1.00", "100.00", "1", "published"]
+        ["-", "-", "-", "-", "96.00", "94.00", "95.00", "+1.00", "100.00", "1", RESUME]
     ]
 
 
@@ -324,3 +327,27 @@ def test_the_command_prints_and_writes(run, runs, result, tmp_path):
 def test_the_command_without_a_folder(run, tmp_path):
     finished = run("-m", "knn_ner.tables", "--runs", tmp_path / "no", code=2)
     assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, "published"),
+        ({"max_epochs": 3}, "published; 3 epochs"),
+        ({"bert_path": "models/tiny/", "lr": 5e-4}, "published; encoder tiny; lr 0.0005"),
+        ({"data_dir": "data/wnut17"}, "published; corpus wnut17"),
+    ],
+)
+def test_the_settings_of_the_training_are_judged_too(runs, result, changed, told):
+    path = result(f"{BERT}/seed_1", 60.0, 61.0, k=-1, temperature=0.071, knn_weight=0.41)
+    settings = {
+        "bert_path": "google-bert/bert-base-chinese", "lr": 3e-5, "max_epochs": 20, "data_dir": "data/weibo",
+    }  # fmt: skip
+    (path.parent / "train_results.json").write_text(json.dumps({"settings": settings | changed}))
+    (found,), _ = collect_results(runs)
+    assert found.settings == told
+
+
+def test_no_published_choice_of_the_vote_exists_for_resume():
+    votes = {each.script_dir: each.vote for each in published_experiments()}
+    assert votes["bert/resume_bert_base_zh"] is votes["bert/resume_roberta_base_zh"] is None

@@ -5,14 +5,14 @@ import re
 
 import numpy as np
 import pytest
-from webdriver import browser  # noqa: F401
+from browser import browser, prefer_colours, resize  # noqa: F401
 
 from knn_ner import KnnTagger
 from knn_ner.data.corpus import read_corpus
 from knn_ner.explain import __main__ as explain
 from knn_ner.explain.cases import find_cases
-from knn_ner.explain.neighbour_map import SIZE, project
 from knn_ner.explain.page import build_page
+from knn_ner.explain.projection import MAP_SIZE, project_to_map
 
 
 def test_entities_that_overlap_are_one_case():
@@ -35,16 +35,16 @@ def test_a_map_keeps_the_distances_of_points_in_a_plane():
     generator = np.random.default_rng(0)
     flat = generator.standard_normal((20, 2))
     turned, _ = np.linalg.qr(generator.standard_normal((50, 2)))
-    places = project((flat @ turned.T).astype(np.float32))
-    assert places.min() == 0 and places.max() == SIZE
+    places = project_to_map((flat @ turned.T).astype(np.float32))
+    assert places.min() == 0 and places.max() == MAP_SIZE
 
     def distances(points):
         return np.linalg.norm(points[:, None] - points[None], axis=2)
 
     ratio = distances(places)[0, 1:] / distances(flat)[0, 1:]
     np.testing.assert_allclose(ratio, ratio.mean(), rtol=0.1)
-    assert (project(np.ones((3, 5))) == project(np.ones((3, 5)))[0]).all()
-    assert project(np.ones((1, 5))).shape == (1, 2)
+    assert (project_to_map(np.ones((3, 5))) == project_to_map(np.ones((3, 5)))[0]).all()
+    assert project_to_map(np.ones((1, 5))).shape == (1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,11 @@ def line(tiny_corpus, trained, datastore):
 
 @pytest.fixture(scope="module")
 def written(line, tmp_path_factory):
-    """The page, its data, and what the command returned."""
+    """The page, its data, and the writer of its cases."""
     page = tmp_path_factory.mktemp("report") / "report.html"
-    results = explain.explain(explain.parse_arguments([*line, "--out", str(page)]))
-    return page, data_of(page.read_text(encoding="utf-8")), results
+    writer, text = explain.explain(explain.parse_arguments([*line, "--out", str(page)]))
+    assert page.read_text(encoding="utf-8") == text
+    return page, data_of(page.read_text(encoding="utf-8")), writer
 
 
 def data_of(page: str) -> dict:
@@ -71,7 +72,7 @@ def triples(flat):
 
 
 def test_the_page_holds_every_entity_with_its_evidence(written, tiny_corpus, trained, datastore):
-    _, data, results = written
+    _, data, writer = written
     tagger = KnnTagger.from_pretrained(
         trained / "model", datastore, k=32, temperature=0.1, knn_weight=0.7, device="cpu"
     )
@@ -90,8 +91,8 @@ def test_the_page_holds_every_entity_with_its_evidence(written, tiny_corpus, tra
         assert shown == expected
     gold = sum(len(triples(row[1])) for row in data["sentences"])
     right = sum(len(triples(row[1]) & triples(row[3])) for row in data["sentences"])
-    assert results["knn_f1"] == pytest.approx(200 * right / (gold + len(knn)))
-    counts = results["outcomes"]
+    assert writer.f1("knn") == pytest.approx(200 * right / (gold + len(knn)))
+    counts = writer.outcomes
     assert sum(counts.values()) == len(data["cases"]) and counts["changed"] and counts["right"]
 
     for sentence, outcome, first, stop, words in data["cases"]:
@@ -116,9 +117,8 @@ def test_the_page_holds_every_entity_with_its_evidence(written, tiny_corpus, tra
 
 
 def test_one_page_that_loads_nothing(written):
-    page, _, results = written
+    page, *_ = written
     text = page.read_text(encoding="utf-8")
-    assert results["bytes"] == len(text.encode())
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|src=|<link|@import|url\(", text)
     assert "default-src 'none'" in text
 
@@ -151,12 +151,25 @@ def test_errors(fails, line, tmp_path):
 # In the browser
 
 
+def texts(window, selector):
+    script = "return [...document.querySelectorAll(arguments[0])].map(each => each.textContent)"
+    return window.execute_script(script, selector)
+
+
+def click(window, selector):
+    window.find_element("css selector", selector).click()
+
+
+def press(window, selector, keys):
+    window.find_element("css selector", selector).send_keys(keys)
+
+
 @pytest.fixture
 def opened(browser, written):  # noqa: F811
     """The page, opened, and its data."""
     page, data, _ = written
-    browser.open("about:blank")
-    browser.open(page.as_uri())
+    browser.get("about:blank")
+    browser.get(page.as_uri())
     return browser, data
 
 
@@ -165,7 +178,7 @@ def cases_with(data, *outcomes):
 
 
 def count_of(window):
-    return int(window.texts("#count")[0].split()[0])
+    return int(texts(window, "#count")[0].split()[0])
 
 
 def test_filters_and_search(opened):
@@ -173,21 +186,21 @@ def test_filters_and_search(opened):
     sentences = data["sentences"]
     changed = cases_with(data, "fixed", "broken", "changed")
     assert count_of(window) == len(changed) > 0
-    window.click("#outcomes [value=right]")
+    click(window, "#outcomes [value=right]")
     assert count_of(window) == len(changed) + len(cases_with(data, "right"))
     on = ["right", *{data["outcomes"][case[1]] for case in changed}]
     kept = max(on[1:], key=lambda name: len(cases_with(data, name)))
     for name in set(on) - {kept}:
-        window.click(f"#outcomes [value={name}]")
+        click(window, f"#outcomes [value={name}]")
     only = cases_with(data, kept)
     assert count_of(window) == len(only)
-    assert set(window.texts(".row .outcome")) == {kept}
+    assert set(texts(window, ".row .outcome")) == {kept}
 
     sentence, _, first, stop, _ = only[0]
     kind = next(
         t[0] for flat in sentences[sentence][1:] for t in triples(flat) if first <= t[1] < stop
     )
-    window.type("#type", kind)
+    press(window, "#type", kind)
     of_type = [
         (sentence, first, stop)
         for sentence, _, first, stop, _ in only
@@ -199,19 +212,19 @@ def test_filters_and_search(opened):
     ]
     assert count_of(window) == len(of_type)
     word = sentences[of_type[0][0]][0].split(" ")[of_type[0][1]]
-    window.type("#search", word.upper())
+    press(window, "#search", word.upper())
     found = [case for case in of_type if word.lower() in sentences[case[0]][0].lower()]
     assert count_of(window) == len(found) >= 1
-    window.type("#search", "zzz")
-    assert count_of(window) == 0 and window.texts(".none") and not window.texts("#detail h2")
+    press(window, "#search", "zzz")
+    assert count_of(window) == 0 and texts(window, ".none") and not texts(window, "#detail h2")
 
 
 def test_the_chosen_entity(opened):
     window, data = opened
     sentence, _, first, stop, words = cases_with(data, "fixed", "broken", "changed")[0]
     text = data["sentences"][sentence][0].split(" ")
-    assert window.texts("#detail h2")[0].startswith(" ".join(text[first:stop]))
-    readings = window.texts(".readings dd")
+    assert texts(window, "#detail h2")[0].startswith(" ".join(text[first:stop]))
+    readings = texts(window, ".readings dd")
     assert len(readings) == 3
     for reading, flat in zip(readings, data["sentences"][sentence][1:], strict=True):
         shown = "".join(reading.split())
@@ -219,17 +232,19 @@ def test_the_chosen_entity(opened):
             assert "".join(text[a:b]) + kind in shown
     changed = [i for i, word in enumerate(words) if word[0] != word[2]]
     word = words[changed[0] if changed else 0]
-    items = window.texts("ol li")
+    items = texts(window, "ol li")
     assert len(items) == 8
     for item, stored, label in zip(items, word[7][::5], word[7][2::5], strict=True):
         sentence_id, stored_text, _ = data["stored"][stored]
         assert f"sentence {sentence_id}" in item and data["labels"][label] in item
         assert stored_text.split(" ")[0] in item
-    assert len(window.texts("svg circle")) == 32
-    assert len(window.texts(".tabs button")) == stop - first
+    assert len(texts(window, "svg circle")) == 32
+    assert len(texts(window, ".tabs button")) == stop - first
 
 
 def test_the_keyboard_and_the_address(opened):
+    from selenium.webdriver.common.keys import Keys
+
     window, data = opened
     changed = [
         i
@@ -238,38 +253,42 @@ def test_the_keyboard_and_the_address(opened):
     ]
 
     def chosen():
-        assert window.run("return document.querySelector('[aria-selected=true]') !== null")
+        assert window.execute_script(
+            "return document.querySelector('[aria-selected=true]') !== null"
+        )
         return int(
-            window.run(
+            window.execute_script(
                 "return document.getElementById('list').getAttribute('aria-activedescendant')"
             )[5:]
         )
 
-    window.type("#list", "ArrowDown")
+    press(window, "#list", Keys.ARROW_DOWN)
     assert chosen() == changed[1]
-    window.type("#list", "End")
+    press(window, "#list", Keys.END)
     assert chosen() == changed[-1]
-    heading = window.texts("#detail h2")
-    address = window.run("return location.href")
-    window.type("#list", "Home")
+    heading = texts(window, "#detail h2")
+    address = window.execute_script("return location.href")
+    press(window, "#list", Keys.HOME)
     assert chosen() == changed[0]
-    window.open("about:blank")
-    window.open(address)
-    assert chosen() == changed[-1] and window.texts("#detail h2") == heading
-    window.type("#list", "Enter")
-    assert window.run("return document.activeElement.id") == "detail"
+    window.get("about:blank")
+    window.get(address)
+    assert chosen() == changed[-1] and texts(window, "#detail h2") == heading
+    press(window, "#list", Keys.ENTER)
+    assert window.execute_script("return document.activeElement.id") == "detail"
 
 
 def test_the_list_holds_only_what_can_be_seen(opened, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
     window, data = opened
     many = data | {"cases": data["cases"] * (20000 // len(data["cases"]) + 1)}
     page = tmp_path / "many.html"
     page.write_text(build_page("many", many), encoding="utf-8")
-    window.open(page.as_uri() + "#outcome=" + ",".join(data["outcomes"]))
+    window.get(page.as_uri() + "#outcome=" + ",".join(data["outcomes"]))
     assert count_of(window) == len(many["cases"]) > 20000
-    assert 0 < len(window.texts(".row")) < 60
-    window.type("#list", "End")
-    assert window.texts(".row")[-1] and len(window.texts(".row")) < 60
+    assert 0 < len(texts(window, ".row")) < 60
+    press(window, "#list", Keys.END)
+    assert texts(window, ".row")[-1] and len(texts(window, ".row")) < 60
 
 
 def test_hostile_text_is_shown_as_it_is(opened, tmp_path):
@@ -288,19 +307,24 @@ def test_hostile_text_is_shown_as_it_is(opened, tmp_path):
     }
     page = tmp_path / "hostile.html"
     page.write_text(build_page(HOSTILE[0], hostile), encoding="utf-8")
-    window.open(page.as_uri())
-    assert window.run("return document.title").startswith("What the neighbours changed: </script>")
-    assert window.texts("#detail h2")[0].startswith(" ".join(HOSTILE[:2]))
-    assert HOSTILE[0] in window.texts("ol li .text")[0]
-    assert window.run("return document.querySelectorAll('b i, .text b, #facts b').length") == 0
+    window.get(page.as_uri())
+    assert window.execute_script("return document.title").startswith(
+        "What the neighbours changed: </script>"
+    )
+    assert texts(window, "#detail h2")[0].startswith(" ".join(HOSTILE[:2]))
+    assert HOSTILE[0] in texts(window, "ol li .text")[0]
+    assert (
+        window.execute_script("return document.querySelectorAll('b i, .text b, #facts b').length")
+        == 0
+    )
 
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_nothing_is_wider_than_the_screen(opened, width, dark):
     window, _ = opened
-    window.dark(dark)
-    window.resize(width, 800)
-    assert window.run("return document.documentElement.scrollWidth") <= width
-    colour = window.run("return getComputedStyle(document.body).backgroundColor")
+    prefer_colours(window, "dark" if dark else "light")
+    resize(window, width, 800)
+    assert window.execute_script("return document.documentElement.scrollWidth") <= width
+    colour = window.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", colour)[:3])) < 200) == dark

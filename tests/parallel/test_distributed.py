@@ -386,12 +386,12 @@ def test_a_build_that_is_joined(tmp_path, monkeypatch):
     with open_writer(tmp_path, keys, 20) as third:
         assert third.build == first.build and third.resumed == 2
         third.commit()
-    monkeypatch.setattr(writing, "SEEN_WITHIN", 0)
+    monkeypatch.setattr(writing, "VISIBLE_WITHIN_SECONDS", 0)
     with pytest.raises(UserError) as error:
         open_writer(tmp_path / "elsewhere", keys, 20, join=first.build)
     assert str(error.value) == (
-        f"{tmp_path / 'elsewhere'}: the datastore that another process has begun here is not to be "
-        "seen; give a folder that all machines share"
+        f"{tmp_path / 'elsewhere'}: building.json of the build that process 0 has begun is not "
+        "found here; give a folder that all machines share"
     )
     assert not (tmp_path / "elsewhere").exists()
 

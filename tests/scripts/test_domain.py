@@ -12,7 +12,8 @@ from conftest import ROOT
 from studies import domain
 
 from knn_ner.datastore.reader import Datastore
-from knn_ner.synthetic.encoder import write_bert_encoder
+from knn_ner.synthetic.bert import write_bert_encoder
+from knn_ner.synthetic.size import Size
 
 TRAINING = ("--lr", "5e-3", "--max_epochs", "4", "--train_batch_size", "8", "--device", "cpu")
 COLUMNS = (
@@ -53,7 +54,8 @@ def encoder(tmp_path_factory):
     """A BERT of random weights whose word pieces are these words."""
     folder = tmp_path_factory.mktemp("encoder")
     words = [word for kind in WORDS.values() for word in kind] * 5
-    write_bert_encoder(folder, words, hidden_size=32, layers=1, heads=2, vocabulary_size=300)
+    size = Size(hidden_size=32, layers=1, heads=2)
+    write_bert_encoder(folder, words, size, vocabulary_size=300)
     return folder
 
 

@@ -8,20 +8,21 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from prepare_data.corpora import RECIPES
-from prepare_data.prepare import convert, prepare, size_table
-
-from knn_ner.data.corpus import SPLITS, count_entities, read_corpus
-from knn_ner.data.tag_conversion import (
+from prepare_data.prepare import (
     NOT_CLOSED,
     OTHER_TYPE,
     STRAY,
     TARGETS,
+    convert,
     count_repairs,
-    from_bio,
+    prepare,
+    size_table,
     split_characters,
-    to_bio,
 )
-from knn_ner.data.tags import SCHEMES
+
+from knn_ner.data.corpus import SPLITS, read_corpus
+from knn_ner.data.spans import word_spans
+from knn_ner.data.tags import BIO, FILE_SCHEMES, SCHEMES, convert_tags
 from knn_ner.utils.errors import UserError
 
 SCRIPT = ROOT / "scripts" / "prepare_data.py"
@@ -65,11 +66,11 @@ def bio_tags(draw):
 
 @given(bio_tags(), st.sampled_from(TARGETS), st.sampled_from(TARGETS))
 def test_schemes_round_trip_on_well_formed_tags(tags, first, second):
-    there = from_bio(tags, first)
-    assert to_bio(there, first.upper()) == tags
+    there = convert_tags(tags, FILE_SCHEMES[first.upper()])
+    assert convert_tags(there, BIO) == tags
     assert not count_repairs(there, first.upper())
-    onwards = from_bio(to_bio(there, first.upper()), second)
-    assert to_bio(onwards, second.upper()) == tags
+    onwards = convert_tags(there, FILE_SCHEMES[second.upper()])
+    assert convert_tags(onwards, BIO) == tags
 
 
 @given(
@@ -79,8 +80,8 @@ def test_schemes_round_trip_on_well_formed_tags(tags, first, second):
 def test_repairing_keeps_the_entities_that_conlleval_counts(tags, scheme):
     if scheme == "BIO":
         tags = [tag.replace("E-", "I-").replace("S-", "B-") for tag in tags]
-    repaired = to_bio(tags, scheme)
-    assert count_entities(repaired) == count_entities(tags)
+    repaired = convert_tags(tags, BIO)
+    assert word_spans(repaired) == word_spans(tags)
     assert bool(count_repairs(tags, scheme)) == bool(SCHEMES[scheme].count_malformed(tags))
     if scheme == "BIO":
         assert [tag[1:] for tag in repaired] == [tag[1:] for tag in tags]
@@ -96,7 +97,8 @@ def test_repairing_keeps_the_entities_that_conlleval_counts(tags, scheme):
     ],
 )
 def test_adjacent_entities_in_every_scheme(target, expected):
-    assert from_bio("B-A I-A B-A O B-B B-A".split(), target) == expected.split()
+    scheme = FILE_SCHEMES[target.upper()]
+    assert convert_tags("B-A I-A B-A O B-B B-A".split(), scheme) == expected.split()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_adjacent_entities_in_every_scheme(target, expected):
     ],
 )
 def test_repairs(scheme, tags, repaired, repairs):
-    assert to_bio(tags.split(), scheme) == repaired.split()
+    assert convert_tags(tags.split(), BIO) == repaired.split()
     assert count_repairs(tags.split(), scheme) == repairs
 
 

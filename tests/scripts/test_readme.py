@@ -1,6 +1,10 @@
-"""The examples of the README run as they stand, one after the other, on a small corpus and encoder."""
+"""The examples of the README run unchanged, one after the other, on a small corpus and encoder.
+
+What the README and the documents name has to exist: files, commands, flags, and the numbers' sources.
+"""
 
 import importlib
+import importlib.util
 import io
 import os
 import re
@@ -13,6 +17,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    ]
+}
 
 
 def blocks(language: str, marker: str) -> str:
@@ -97,9 +109,41 @@ def test_the_commands_in_use(monkeypatch, capsys):
     assert {path.name for path in Path("outputs/audit").iterdir()} >= {"audit.csv", "audit.html"}
 
 
-def test_every_file_and_script_that_is_named_is_there():
-    for path in re.findall(r"\]\(([\w/.-]+)\)|bash ((?:scripts|bert)/[\w/.-]+)", README):
-        assert (ROOT / (path[0] or path[1])).exists(), path
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_and_script_that_is_named_is_there(document):
+    text = DOCUMENTS[document]
+    folder = (ROOT / document).parent
+    for link in re.findall(r"\]\(([\w/.-]+)\)", text):
+        assert (folder / link).exists(), link
+    for path in re.findall(
+        r"[` ]((?:scripts|bert|ChineseBert|knn_ner|tests|docs)/[\w/.-]*\w)", text
+    ):
+        assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_of_the_package_is_there_with_its_flags(document, capsys):
+    text = DOCUMENTS[document].replace("\\\n", " ")
+    for module, arguments in re.findall(r"python -m (knn_ner[\w.]*)([^\n`#|;]*)", text):
+        package = (ROOT / module.replace(".", "/") / "__main__.py").is_file()
+        name = module + ".__main__" * package
+        assert importlib.util.find_spec(name), module
+        flags = re.findall(r"--\w+", arguments)
+        if flags:
+            subcommand = re.findall(r"^ (\w+)", arguments) if module.endswith("datastore") else []
+            with pytest.raises(SystemExit):
+                importlib.import_module(name).main([*subcommand, "--help"])
+            known = re.findall(r"--\w+", capsys.readouterr().out)
+            assert set(flags) <= set(known), (module, arguments)
+
+
+def test_every_measured_score_stands_in_the_documents():
+    prose = re.sub(r"```.*?```", "", README, flags=re.S)
+    sources = [text for name, text in DOCUMENTS.items() if name.startswith("docs/")]
+    sources.append((ROOT / "knn_ner/experiment/paper_results.csv").read_text(encoding="utf-8"))
+    # The weight of the speed table, and scores; the gains of the paper are differences of its scores.
+    found = set(re.findall(r"\d+\.\d\d+", prose)) - {"1.63", "2.24", "2203.17103"}
+    assert {number for number in found if not any(number in text for text in sources)} == set()
 
 
 def test_no_example_needs_the_machine_it_was_written_on():

@@ -15,17 +15,18 @@ import pytest
 
 from get_labels import write_labels
 from knn_ner.data.corpus import read_corpus
-from knn_ner.experiment.paper import experiments, read_table
+from knn_ner.experiment.paper import published_experiments, read_table
+from knn_ner.synthetic.bert import write_character_encoder, write_roberta_encoder
 from knn_ner.synthetic.chinesebert import write_chinesebert_encoder
 from knn_ner.synthetic.corpus import write_corpus
-from knn_ner.synthetic.encoder import write_character_encoder, write_roberta_encoder
+from knn_ner.synthetic.size import Size
 from knn_ner.train import parse_arguments, train
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("only_ner.sh", "find_knn.sh", "knn_ner.sh")
 OWN = "bert/conll_bert_base"
 PUBLISHED = {row["script_dir"]: row for row in read_table("published_hyperparameters.csv")}
-FOLDERS = sorted(experiment.script_dir for experiment in experiments())
+FOLDERS = sorted(experiment.script_dir for experiment in published_experiments())
 # What scripts/prepare_data.py calls the corpora.
 CORPORA = {
     "conll03_en": "conll2003",
@@ -45,7 +46,7 @@ TRAINER = {"gradient_clip_val": "0", "batching": "random", "select_by": "piece_f
 OURS = (
     "DATA_DIR FILE_NAME BERT_PATH SAVE_PATH DATASTORE_PATH SEED SEEDS OUTPUTS SETTINGS DRY_RUN"
 ).split()
-TINY = {"hidden_size": 32, "layers": 1, "heads": 2}
+TINY = Size(hidden_size=32, layers=1, heads=2)
 
 needs_environment = pytest.mark.skipif(
     not (ROOT / ".venv" / "bin" / "python").is_file(),
@@ -303,7 +304,7 @@ def test_chinesebert_from_another_folder(outputs, tmp_path):
     write_corpus(tmp_path / "corpus", language="zh", sizes=sizes, file_name="all.bmes")
     splits = read_corpus(tmp_path / "corpus", "all.bmes").splits.values()
     text = "".join(word for split in splits for sentence in split for word in sentence.words)
-    write_chinesebert_encoder(tmp_path / "encoder", text, **TINY)
+    write_chinesebert_encoder(tmp_path / "encoder", text, size=TINY)
     folder = "ChineseBert/KNN-NER/weibo_base"
     where = {"cwd": tmp_path, "DATA_DIR": "corpus", "OUTPUTS": outputs, "SEED": 5}
     flags = ("--max_epochs", 4, "--lr", 3e-3, "--train_batch_size", 8, "--device", "cpu")
@@ -327,10 +328,10 @@ def roberta_row(outputs, tiny_corpus, tmp_path_factory) -> str:
     encoder = tmp_path_factory.mktemp("roberta")
     train_split = read_corpus(tiny_corpus, "word.bmes", splits=("train",)).splits["train"]
     words = [word for sentence in train_split for word in sentence.words]
-    write_roberta_encoder(encoder, words, vocabulary_size=500, **TINY)
+    write_roberta_encoder(encoder, words, vocabulary_size=500, size=TINY)
     folder = "bert/conll_roberta_large"
     where = {"DATA_DIR": tiny_corpus, "OUTPUTS": outputs}
-    flags = ("--max_epochs", 6, "--lr", 3e-3, "--precision", 32, "--device", "cpu")
+    flags = ("--max_epochs", 12, "--lr", 3e-3, "--precision", 32, "--device", "cpu")
     script(f"{folder}/only_ner.sh", *flags, **where, BERT_PATH=encoder)
     script(f"{folder}/find_knn.sh", **where)
     script(f"{folder}/knn_ner.sh", **where)
@@ -341,7 +342,7 @@ def roberta_row(outputs, tiny_corpus, tmp_path_factory) -> str:
 def test_roberta_with_published_settings(roberta_row, outputs, tiny_corpus):
     saved = outputs / roberta_row / "seed_2333"
     settings = read(saved / "train_results.json")["settings"]
-    assert (settings["max_epochs"], settings["precision"]) == (6, "32")
+    assert (settings["max_epochs"], settings["precision"]) == (12, "32")
     assert (settings["train_batch_size"], settings["accumulate_grad_batches"]) == (16, 2)
     assert read(saved / "model" / "config.json")["model_type"] == "roberta"
     results = read(saved / "knn_results.json")
@@ -361,7 +362,7 @@ def chinese(tmp_path_factory) -> dict[str, Path]:
     write_labels(folder, "word.bmes")
     train_split = read_corpus(folder, "word.bmes", splits=("train",)).splits["train"]
     characters = {word for sentence in train_split for word in sentence.words}
-    write_character_encoder(folder / "encoder", sorted(characters), **TINY)
+    write_character_encoder(folder / "encoder", sorted(characters), size=TINY)
     line = (
         *("--data_dir", folder, "--file_name", "word.bmes", "--bert_path", folder / "encoder"),
         *("--save_path", folder / "seen", "--lr", 3e-3, "--max_epochs", 8, "--device", "cpu"),
@@ -394,7 +395,7 @@ def test_reproducing_two_rows_interrupted_and_started_again(roberta_row, outputs
         os.killpg(running.pid, signal.SIGINT)
     stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130 and stdout == ""
-    assert stderr.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert stderr.splitlines()[-1] == "interrupted; the same command continues from here"
     assert not (saved / "train_results.json").exists()
 
     finished = script(*line, OUTPUTS=outputs, **chinese)
@@ -402,12 +403,16 @@ def test_reproducing_two_rows_interrupted_and_started_again(roberta_row, outputs
     assert 1 < int(epochs[0]) < int(epochs[-1]) == 10
     assert f"{outputs}/{roberta_row}/seed_2333: finished already" in finished.stderr
     assert finished.stderr.count("\n== ") == 1
-    for row, title in ((folder, "BERT-Base+kNN"), (roberta_row, "RoBERTa-Large+kNN")):
-        results = read(outputs / row / "seed_2333" / "knn_results.json")
+    # The row of Resume has no published vote: it is tuned.
+    for row, title, source in (
+        (f"{folder}/seed_2333/tuned", "BERT-Base+kNN", "tuned; no published choice exists"),
+        (f"{roberta_row}/seed_2333", "RoBERTa-Large+kNN", "published"),
+    ):
+        results = read(outputs / row / "knn_results.json")
         assert results["knn"]["piece_f1"] > 0
         measured = f"{results['knn']['piece_f1']:.2f}"
         assert re.search(
-            rf"^\| {re.escape(title)} .* {measured} \| .* 1 \| published \|$",
+            rf"^\| {re.escape(title)} .* {measured} \| .* 1 \| {source}; encoder .* \|$",
             finished.stdout,
             flags=re.MULTILINE,
         )

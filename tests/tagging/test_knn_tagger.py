@@ -22,7 +22,8 @@ from knn_ner.model.backbone import load_encoder, load_tokenizer, save_tagger
 from knn_ner.search.exact import ExactSearch
 from knn_ner.search.interpolation import LabelAlignment
 from knn_ner.settings import VoteSettings
-from knn_ner.synthetic.encoder import write_character_encoder
+from knn_ner.synthetic.bert import write_character_encoder
+from knn_ner.synthetic.size import Size
 from knn_ner.tagging.entities import find_entities
 from knn_ner.tagging.explanation import neighbour_shares
 from knn_ner.tagging.texts import Text
@@ -64,7 +65,8 @@ def bio_tagger(tiny_encoder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def character_tagger(tmp_path_factory):
     folder = tmp_path_factory.mktemp("characters")
-    write_character_encoder(folder / "encoder", "我爱北京天安门他在上海", hidden_size=16, layers=1)
+    size = Size(hidden_size=16, layers=1)
+    write_character_encoder(folder / "encoder", "我爱北京天安门他在上海", size)
     labels = ["O", "B-LOC", "M-LOC", "E-LOC", "S-LOC"]
     return random_tagger(folder / "model", folder / "encoder", labels, "characters")
 
@@ -129,6 +131,7 @@ def test_one_or_many_of_texts_or_words(tagger, sentences):
     assert predict(words[0], words=False) == [predict(word) for word in words[0]]
     assert predict([]) == [] and predict("") == [] and predict(" \n") == []
     assert predict([[], "", words[0]]) == [[], [], many[0]]
+    assert predict([""]) == [[]] and predict(["", ""]) == [[], []]
 
 
 def test_a_text_longer_than_the_encoder_reads(tagger, sentences):
