@@ -22,8 +22,10 @@ class StorePart(Datastore):
     """
 
     def __init__(self, store: Datastore, first: int, last: int):
-        self.first = first
+        self.first, self.entries = first, last - first
         self.path, self.manifest, self.transform = store.path, store.manifest, store.transform
+        self.dim, self.dtype = store.dim, store.dtype
+        self.labels, self.provenance = store.labels, store.provenance
         self.label_ids = store.label_ids[first:last]
         self.norms = store.norms[first:last]
         self.weights = None if store.weights is None else store.weights[first:last]
