@@ -64,7 +64,9 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
     from knn_ner.utils.files import write_text
 
     start = time.perf_counter()
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=(settings.split,), comments=settings.comments
+    )
     corpus.report()
     tagger = KnnTagger.from_settings(
         settings.model_path, settings.datastore_path, settings, settings, settings
