@@ -1,10 +1,10 @@
-"""Several experiments side by side: a table, and plots of gain by corpus and of tokens searched.
+"""Compare several experiments: a table, and plots of the gain by corpus and of the share of searched tokens.
 
     python -m knn_ner.compare S1 S2 ... --save_path O [--against A1 A2 ...]
 
-reads folders that `knn_ner.experiment` has written, and writes `O/compare.md` and the plots `O/gains` and
-`O/searched` (.png and .svg). With `--against` a second table compares kNN with kNN, S1 with A1 and so on: other
-keys or other settings of the same corpus.
+reads folders of `knn_ner.experiment`, and writes `O/compare.md` and the plots `O/gains` and `O/searched` (.png and
+.svg). With `--against` a second table compares the kNN of S1 with that of A1, and so on: experiments on the same corpus
+with other keys or other settings.
 """
 
 import logging
@@ -26,7 +26,7 @@ class CompareSettings:
     save_path: str = flag(metavar="O", parse=output_folder)
     """folder for tables and plots"""
     against: tuple[str, ...] = flag((), metavar="A")
-    """as many folders: kNN of S1 is compared with kNN of A1, and so on"""
+    """as many other folders: the kNN of S1 is compared with that of A1, and so on"""
 
 
 def parse_arguments(argv: list[str] | None = None) -> CompareSettings:
@@ -34,7 +34,7 @@ def parse_arguments(argv: list[str] | None = None) -> CompareSettings:
     return read_command(
         CompareSettings,
         argv,
-        "Show several experiments side by side: a table, and plots of gain and of tokens searched.",
+        "Compare several experiments: a table, and plots of the gain and of the searched tokens.",
         "python -m knn_ner.compare",
     )
 
@@ -42,7 +42,7 @@ def parse_arguments(argv: list[str] | None = None) -> CompareSettings:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
     settings = parse_arguments(argv)
-    # Imported here, as matplotlib takes a second that `--help` need not wait.
+    # Imported here because matplotlib takes a second, and `--help` does not need it.
     from knn_ner.experiment.comparison import compare
 
     save_path = Path(settings.save_path)

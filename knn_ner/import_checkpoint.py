@@ -1,9 +1,9 @@
-"""Turn a tagger's checkpoint of other code into the folder that building and inference take.
+"""Convert a tagger's Lightning checkpoint of other code to a model folder.
 
     python -m knn_ner.import_checkpoint --checkpoint X.ckpt --bert_path B --labels L --save_path S
 
-writes `S/model/`, as `knn_ner.train` does. B is the encoder that the tagger was trained from, L the
-`ner_labels.txt` it was trained with.
+writes `S/model/`, as `knn_ner.train` does. B is the encoder and L the label list of the training; docs/encoders.md
+names the label lists that are part of published code.
 """
 
 import logging
@@ -21,7 +21,7 @@ def parse_arguments(argv: list[str] | None = None) -> ImportSettings:
     return read_command(
         ImportSettings,
         argv,
-        "Turn a Lightning checkpoint of other code into S/model, for building and inference.",
+        "Convert a Lightning checkpoint of other code to S/model, for building and inference.",
         "python -m knn_ner.import_checkpoint",
     )
 

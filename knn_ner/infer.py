@@ -91,7 +91,7 @@ def infer(settings: InferSettings, group: "ProcessGroup | None" = None) -> dict[
     # Imported here, as torch takes seconds that `--help` need not wait.
     from knn_ner.data.corpus import read_corpus
     from knn_ner.parallel.process_group import ProcessGroup, SharedProgress
-    from knn_ner.search.index_choice import name_of, shared_searcher
+    from knn_ner.search.index_choice import shared_searcher
     from knn_ner.search.interpolation import searched_share
     from knn_ner.search.tuned_settings import choose_vote
     from knn_ner.tagging.predictions import write_predictions
@@ -141,7 +141,7 @@ def infer(settings: InferSettings, group: "ProcessGroup | None" = None) -> dict[
         "temperature": vote.temperature,
         "knn_weight": vote.knn_weight,
         "similarity": similarity,
-        "index": name_of(searcher),
+        "index": searcher.index_name,
         "settings_source": source,
         "split": settings.split,
         "tokens": tagging.tokens,

@@ -1,7 +1,7 @@
-"""The settings of all commands, in groups: the flags, the Python interface and result files are made from them.
+"""The settings of all commands, in groups. Flags, the Python interface and result files are made from them.
 
-A command's own settings inherit the groups that it needs, so a function below the commands takes just the
-group that concerns it (`RunSettings`, `KeySettings`, ...). Nothing here imports torch: `--help` is quick.
+The settings class of a command inherits the groups that it needs. A function below the commands takes only the group
+that it needs, such as `RunSettings` or `KeySettings`. This module does not import torch, so `--help` is fast.
 """
 
 import dataclasses
@@ -54,18 +54,20 @@ def check_knn_weight(knn_weight: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class VoteSettings:
-    """The paper's three settings (arXiv 2203.17103, section 3.2).
+    """The three settings of the paper (arXiv 2203.17103, section 3.2).
+
+    Attributes:
+        k: number of neighbours that vote; -1: every entry of the datastore.
+        temperature: T, above 0; at a lower T the nearest neighbours have more weight.
+        knn_weight: lambda, 0 to 1: weight of the neighbours' vote in the mix.
 
     Raises:
-        UserError: if one of them is out of range.
+        UserError: if a setting is out of range.
     """
 
     k: int
-    """Neighbours that vote; -1: every entry of the datastore."""
     temperature: float
-    """T, above 0: the lower it is, the more the nearest neighbours count."""
     knn_weight: float
-    """Lambda, 0 to 1: the share of the vote in the mix."""
 
     def __post_init__(self) -> None:
         check_k(self.k)
@@ -127,7 +129,7 @@ class SeededRunSettings(RunSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """What shapes a training."""
+    """The settings of a training."""
 
     title: ClassVar[str] = "training"
 
@@ -138,29 +140,37 @@ class TrainingSettings:
     weight_decay: float = flag(0.01)
     """weight decay of AdamW; biases and layer norms have none"""
     warmup_proportion: float = flag(0.1, parse=proportion)
-    """share of the steps in which the learning rate rises, before it decays"""
+    """share of the steps in which the learning rate rises from 0; it then decays to 0"""
     hidden_dropout_prob: float = flag(0.1, parse=proportion)
     """dropout of the encoder"""
     train_batch_size: int | None = flag(None, parse=positive_int)
     """windows in a training batch (if not given: --batch_size)"""
     eval_batch_size: int | None = flag(None, parse=positive_int)
-    """windows in a batch when dev and test are scored (if not given: --batch_size)"""
+    """windows in a batch for scoring dev and test (if not given: --batch_size)"""
     accumulate_grad_batches: int = flag(1, parse=positive_int)
-    """batches in a step"""
+    """batches whose gradients are added before a step of the optimiser"""
     gradient_clip_val: float = flag(1.0)
     """largest norm of a step's gradient; 0: no clipping"""
+    batching: Literal["length", "random"] = flag("length")
+    """length: a batch holds windows of similar length, which is quicker; random: batches as the published trainers make
+    them"""
+    select_by: Literal["f1", "piece_f1"] = flag("f1")
+    """dev score that chooses the checkpoint; f1: word level; piece_f1: the published protocol, and the last of equal
+    scores"""
     val_check_interval: float = flag(1.0, parse=scoring_interval)
-    """part of an epoch, or whole epochs, after which the dev split is scored"""
+    """interval in epochs (a part of one, or whole ones) after which the dev split is scored"""
     save_topk: int = flag(1, parse=positive_int)
     """best checkpoints to keep"""
     patience: int = flag(0, parse=non_negative_int)
-    """stop when the dev F1 has not risen for that many scorings; 0: never"""
+    """stop when the dev F1 has not risen for this many scorings; 0: never"""
     piece_labels: PieceLabels = flag("published")
     """published: every word piece carries a label; first: only the first piece of a word does"""
     classifier: Literal["linear", "mlp"] = flag("linear")
-    """layer over each word piece; mlp (dense, tanh, dense) is for ChineseBERT alone"""
+    """classifier over each word piece; only ChineseBERT has mlp (dense, tanh, dense)"""
     units: Literal["auto", "words", "characters"] = flag("auto")
     """what a token is: characters are joined without spaces; auto: found from the training split"""
+    lowercase: bool | None = flag(None)
+    """put text in lower case, or not (if not given: as the encoder's tokeniser does)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -177,7 +187,7 @@ class TrainSettings(CorpusSettings, SeededRunSettings, TrainingSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KeySettings:
-    """What the keys of a datastore are."""
+    """The keys of a datastore."""
 
     title: ClassVar[str] = "keys"
 
@@ -204,11 +214,11 @@ class TaggerSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UnitsSettings:
-    """How words are joined before they are word-pieced, where that is not as in training."""
+    """How words are joined before they are split into word pieces, if differently than in training."""
 
     units: Literal["auto", "words", "characters"] = flag("auto")
-    """what a token is: characters are joined without spaces; auto: as the datastore, or else the training, has it (the
-    published scripts store and tag Chinese corpora of bert/ as words)"""
+    """what a token is: characters are joined without spaces; auto: as in the datastore, else as in
+    training (the published scripts store and tag the Chinese corpora of bert/ as words)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,16 +272,16 @@ class GridSettings:
     title: ClassVar[str] = "tuning"
 
     grid_k: tuple[int, ...] = flag(GRID_K)
-    """numbers of neighbours to try; -1 (every stored token) takes a search of its own"""
+    """numbers of neighbours to try; -1 (every stored token) needs an additional search"""
     grid_temperature: tuple[float, ...] = flag(GRID_TEMPERATURE, parse=positive_float)
     """temperatures to try"""
     unseen: bool = flag(False)
-    """leave out the dev sentences that the datastore holds word for word: on them, copying pays"""
+    """leave out dev sentences that are in the datastore word for word: their tags could simply be copied"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ProcessSettings:
-    """How many processes share the work."""
+    """The number of processes that share the work."""
 
     title: ClassVar[str] = "processes"
     about: ClassVar[str] = (
@@ -281,27 +291,26 @@ class ProcessSettings:
     )
 
     devices: int | None = flag(None, parse=positive_int, metavar="N")
-    """processes on this machine: GPUs to use, or on a CPU processes, which divide the cores unless
-    OMP_NUM_THREADS is set (default: 1, or what torchrun started)"""
+    """number of processes on this machine, each with a GPU or a share of the CPU's cores (OMP_NUM_THREADS changes
+    that share; default: 1, or the number that torchrun started)"""
     num_nodes: int | None = flag(None, parse=positive_int, metavar="M")
-    """machines (default: 1, or what torchrun started)"""
+    """number of machines (default: 1, or the number that torchrun started)"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SeedSettings(CorpusSettings, RunSettings, TrainingSettings, KeySettings, GridSettings):
-    """The settings of all steps of a seed, for commands that run them: those of the steps' own commands."""
+    """The settings of training, building, tuning and inference, for commands that run all of these steps."""
 
     title: ClassVar[str] = "experiment"
 
     bert_path: str = flag(metavar="B")
     """the encoder: a hub name or a folder"""
     save_path: str = flag(metavar="S", parse=output_folder)
-    """folder for everything"""
+    """folder for all output"""
     similarity: Similarity = flag("cosine")
     """similarity of two hidden states; l2 is minus the squared Euclidean distance"""
     taggers: str | None = flag(None, metavar="S0")
-    """folder of another experiment whose taggers, S0/seed-N/model, are used in place of training: other keys, the same
-    taggers"""
+    """folder of another experiment; its taggers S0/seed-N/model are used, and no tagger is trained"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -313,18 +322,21 @@ class ImportSettings:
     bert_path: str = flag(metavar="B")
     """the encoder that it was trained from: a hub name or a folder"""
     labels: str = flag(metavar="L")
-    """the ner_labels.txt that it was trained with, in that order"""
+    """the ner_labels.txt of its training, in the same order"""
     save_path: str = flag(metavar="S", parse=output_folder)
     """folder for `model`"""
     units: Literal["auto", "words", "characters"] = flag("auto")
     """what a token is: characters are joined without spaces; auto: characters for ChineseBERT, else by the language
-    in the checkpoint's hyper-parameters"""
+    in the checkpoint's hyper-parameters (`language`, or the flag `chinese`)"""
     piece_labels: PieceLabels = flag("published")
-    """how its training labelled word pieces; published: each carries a label"""
+    """published: in its training every word piece carried a label; first: only the first piece of a word did"""
+    lowercase: bool | None = flag(None)
+    """put text in lower case, or not (if not given: as the checkpoint's hyper-parameters say, else as the encoder's
+    tokeniser does)"""
 
 
 def group_of(group: type[S], settings: Any, **changes: Any) -> S:
-    """The fields of one group, taken from any settings that have them.
+    """Make a group of settings from settings that have its fields.
 
     Args:
         group: the group's class.

@@ -1,9 +1,9 @@
-"""The paper's five tables, published and measured side by side.
+"""Print the paper's five tables with measured results beside the published ones.
 
     python -m knn_ner.tables --runs outputs
 
-finds every `knn_results.json` below `outputs`, prints the tables, and writes them to `tables.md` and
-`tables.csv` there.
+reads every `knn_results.json` below `outputs`, prints the tables, and writes them to `outputs/tables.md` and
+`outputs/tables.csv`.
 """
 
 import logging
@@ -21,7 +21,7 @@ class TablesSettings:
     """The settings of `python -m knn_ner.tables`."""
 
     runs: str = flag("outputs", metavar="DIR")
-    """folder that holds the results"""
+    """folder with the results"""
     out: str | None = flag(None, metavar="DIR", parse=output_folder)
     """folder for tables.md and tables.csv (if not given: that of --runs)"""
 
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = read_command(
         TablesSettings,
         argv,
-        "Print and write the paper's five tables: published and measured side by side.",
+        "Print and write the paper's five tables with measured results beside the published ones.",
         "python -m knn_ner.tables",
     )
     from knn_ner.experiment.paper_tables import collect_results, make_lines, to_csv, to_markdown

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A tagger trained on one corpus meets others: alone, with their datastores added, and trained anew.
+# Measures a tagger on corpora that it was not trained on: alone, with their datastores, and after a new training.
 #
 #   DATA=data SOURCE=politics TARGETS="science literature" BERT_PATH=B bash scripts/domain.sh [flags of knn_ner.train]
 #
 # reads DATA/<corpus>/{train,dev,test}.FILE_NAME (default word.bmes) and writes everything below SAVE_PATH
-# (default outputs/domain), at the end domain.md and domain.csv. What is finished is not done again, also
-# when a corpus is added to TARGETS; an interrupted training goes on after its last epoch. RETRAIN names
-# what to train anew: "both" (source and target together), "alone" (the target), or "" (nothing).
+# (default outputs/domain); domain.md and domain.csv come last. Finished steps are not repeated, even if TARGETS
+# gets another corpus; an interrupted training continues after its last finished epoch. RETRAIN selects the new
+# trainings: "both" (source and target together), "alone" (the target), or "" (none).
 source "$(dirname "$0")/environment.sh"
 make_environment "$REQUIREMENTS"
 

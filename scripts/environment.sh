@@ -1,12 +1,12 @@
-# Sourced by the other scripts: goes to the repository's root and makes its virtual environment.
+# Sourced by the other scripts: changes to the repository's root and makes its virtual environment.
 #
 #   REQUIREMENTS=requirements-gpu.txt   for a machine with CUDA (default: requirements.txt)
-#   PYTHON=python3.12                   the interpreter to make the environment with (default: python3)
+#   PYTHON=python3.12                   the interpreter of the environment (default: python3)
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# make_environment FILE...: install these requirement files into .venv, unless they are there as they stand.
+# make_environment FILE...: install these requirement files into .venv, unless their present content is installed.
 make_environment() {
     local stamp=.venv/.installed wanted
     wanted=$(cat "$@" | cksum)
@@ -28,6 +28,6 @@ make_environment() {
 }
 
 REQUIREMENTS=${REQUIREMENTS:-requirements.txt}
-# Threads that wait must not spin: on a machine that does other work too, spinning costs ten times over.
+# Waiting threads must not spin: on a busy machine, spinning makes everything up to ten times slower.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export TOKENIZERS_PARALLELISM=${TOKENIZERS_PARALLELISM:-false}

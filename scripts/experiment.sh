@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# Sourced by the scripts of the experiments: all that they share. They themselves hold settings alone.
+# Sourced by the scripts of the published experiments, which hold nothing but settings.
 #
-# From the environment, each with a default (docs/experiments.md):
+# Environment variables, each with a default (docs/experiments.md):
 #   DATA_DIR FILE_NAME BERT_PATH    the corpus and the encoder
 #   SEED OUTPUTS                    SAVE_PATH is OUTPUTS/<folder of the script>/seed_SEED if not given
 #   SAVE_PATH DATASTORE_PATH        the tagger and its results; the datastore
-#   SETTINGS=published|tuned        of the vote: the paper's, or what knn_ner.tune chooses on dev
-#   DRY_RUN=1                       print the commands and run none
-# A flag after the script's name comes after the script's own, and so takes their place.
+#   SETTINGS=published|tuned        source of k, temperature and knn_weight: the paper, or knn_ner.tune on dev
+#   DRY_RUN=1                       print the commands without running them
+# A flag after the script's name overrides the script's own flag.
 
 set -euo pipefail
 flags=("$@")
@@ -17,12 +17,12 @@ script_dir=$(cd "$(dirname "$0")" && pwd -P)
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 root=$PWD
 script_dir=${script_dir#"$(pwd -P)/"}
-# Paths mean what they mean where the user stands; the defaults lie in the repository.
+# Given paths are relative to the user's folder, default paths to the repository.
 cd "$here"
 base=$root/
 [ "$here" = "$root" ] && base=
 
-# given NAME DEFAULT: what the flags say of --NAME, or else the default.
+# given NAME DEFAULT: the value of --NAME among the flags, or else the default.
 given() {
     local value=$2 place
     for ((place = 0; place < ${#flags[@]}; place++)); do
@@ -47,20 +47,20 @@ fail() {
     exit 2
 }
 
-# run ARGUMENT...: Python with these arguments, or with DRY_RUN the command line.
+# run ARGUMENT...: run Python with these arguments; with DRY_RUN print the command line instead.
 run() {
     if [ -n "${DRY_RUN:-}" ]; then
         printf 'python'
         printf ' %q' "$@"
         printf '\n'
     else
-        # Without the safe path a folder `knn_ner` of the user's would be imported.
+        # Without the safe path Python would import a folder `knn_ner` in the user's folder.
         PYTHONSAFEPATH=1 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} "$root/.venv/bin/python" "$@"
     fi
 }
 
-# corpus NAME FILE_NAME [OTHER]: the corpus, by its name in scripts/prepare_data.py, and the ending of its files: the
-# published one or, where there is no such file, another one with the same content.
+# corpus NAME FILE_NAME [OTHER]: set the corpus, by its name in scripts/prepare_data.py, and the ending of its files:
+# the published one or, if there is no such file, OTHER, which has the same content; make the environment.
 corpus() {
     DATA_DIR=$(given data_dir "${DATA_DIR:-${base}data/$1}")
     local ending=$2
@@ -72,10 +72,10 @@ corpus() {
     (cd "$root" && make_environment "$REQUIREMENTS")
 }
 
-# published --k K --temperature T --knn_weight W: the vote of the published script.
+# published --k K --temperature T --knn_weight W: set the settings of the published script.
 published() { vote=("$@"); }
 
-# swept TEXT: the published script chooses no vote, it tries many on the test set; so the vote is tuned on dev.
+# swept TEXT: the published script tries many settings on the test set and chooses none; tune on dev instead.
 swept() {
     [ "$SETTINGS" != published ] ||
         echo "no published choice of temperature and knn_weight exists: the published script sweeps $1 on the test" \
@@ -83,7 +83,7 @@ swept() {
     SETTINGS=tuned
 }
 
-# train_tagger ENCODER FLAG...: the tagger, SAVE_PATH/model.
+# train_tagger ENCODER FLAG...: train a tagger, SAVE_PATH/model.
 train_tagger() {
     local encoder=${BERT_PATH:-$1}
     shift
@@ -99,14 +99,14 @@ need_tagger() {
         fail "$SAVE_PATH/model: no tagger found; run only_ner.sh first, or give --model_path"
 }
 
-# build_datastore FLAG...: the hidden states of its training split.
+# build_datastore FLAG...: store the hidden states of the training split.
 build_datastore() {
     need_tagger
     run -m knn_ner.build_datastore --data_dir "$DATA_DIR" --file_name "$FILE_NAME" \
         --model_path "$SAVE_PATH/model" --datastore_path "$DATASTORE_PATH" --key_dtype float32 "$@"
 }
 
-# tag_test FLAG...: knn_results.json and predictions.txt, in SAVE_PATH or, tuned, in SAVE_PATH/tuned.
+# tag_test FLAG...: write knn_results.json and predictions.txt to SAVE_PATH or, if tuned, to SAVE_PATH/tuned.
 tag_test() {
     need_tagger
     local stored=(--data_dir "$DATA_DIR" --file_name "$FILE_NAME"
@@ -118,7 +118,7 @@ tag_test() {
         tuned)
             local results
             results=$(given save_path "$SAVE_PATH/tuned")
-            # Tuning takes a search of its own; it stays what it is as long as the datastore does.
+            # Tuning searches the dev split; its result is valid as long as the datastore does not change.
             if [ "$results/tuning.json" -nt "$DATASTORE_PATH/manifest.json" ]; then
                 echo "$results/tuning.json: tuned already; remove it to tune anew" >&2
             else
@@ -131,7 +131,7 @@ tag_test() {
     esac
 }
 
-# tune SAVE_PATH FLAG...: without the flags that inference alone has.
+# tune SAVE_PATH FLAG...: tune on dev; the flags that only inference has are dropped.
 tune() {
     local arguments=(--save_path "$1")
     shift

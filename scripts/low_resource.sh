@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# How much training data kNN saves: taggers of 5 to 100 percent of the sentences, alone and with datastores.
+# Measures how much training data kNN saves: taggers of 5 to 100 percent of the sentences, alone and with datastores.
 #
 #   DATA_DIR=D FILE_NAME=F BERT_PATH=B bash scripts/low_resource.sh [flags of scripts/studies/low_resource.py]
 #
-# writes everything below SAVE_PATH (default outputs/low_resource), at the end low_resource.md, .csv, .json and the
-# plot .png and .svg. What is finished is not done again. SEEDS (default "0 1 2"); flags of training, of the keys
-# and of the grid can follow, as for knn_ner.experiment, and --shares, --min_steps, --taggers.
+# writes everything below SAVE_PATH (default outputs/low_resource): low_resource.md, .csv and .json, and the plot
+# low_resource.png and .svg. Finished steps are not repeated. SEEDS lists the random seeds (default "0 1 2"). The
+# script takes the flags of knn_ner.experiment for training, keys and grid, and --shares, --min_steps, --taggers.
 source "$(dirname "$0")/environment.sh"
 make_environment "$REQUIREMENTS"
 

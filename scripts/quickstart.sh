@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# From nothing to a result: train a tagger, store its representations, tune on dev, tag the test split.
+# Runs all steps once: train a tagger, build its datastore, tune on dev, tag the test split.
 #
 #   bash scripts/quickstart.sh
-#       works offline, on a corpus that the repository generates and a small encoder with random weights
+#       needs no download: it generates a corpus and a small encoder with random weights
 #   DATA_DIR=D FILE_NAME=F BERT_PATH=B bash scripts/quickstart.sh [flags of knn_ner.train]
-#       does the same on D/{train,dev,test}.F with the encoder B, a hub name or a folder
+#       runs the steps on D/{train,dev,test}.F with the encoder B, a hub name or a folder
 #
-# SAVE_PATH (default outputs/quickstart) takes the model and the results, DATASTORE_PATH the datastore.
+# The model and the results go to SAVE_PATH (default outputs/quickstart), the datastore to DATASTORE_PATH.
 source "$(dirname "$0")/environment.sh"
 make_environment "$REQUIREMENTS"
 python=.venv/bin/python
@@ -22,7 +22,7 @@ if [ -z "${DATA_DIR:-}" ]; then
     DATA_DIR=$SAVE_PATH/corpus FILE_NAME=word.bmes BERT_PATH=$SAVE_PATH/encoder
     $python -m knn_ner.synthetic.corpus --out "$DATA_DIR"
     $python -m knn_ner.synthetic.encoder --kind bert --data_dir "$DATA_DIR" --file_name $FILE_NAME --out "$BERT_PATH"
-    # A random encoder learns from nothing: fast and long for its size.
+    # Random weights need a higher learning rate and more steps than pretrained ones.
     training=(--lr 2e-3 --max_epochs 8 --train_batch_size 32)
 fi
 if [ -z "${FILE_NAME:-}" ] || [ -z "${BERT_PATH:-}" ]; then

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Rows of the paper's tables: train, build the datastore, tag the test split, and print the tables.
+# Reproduces rows of the paper's tables: trains, builds the datastore, tags the test split, and prints the tables.
 #
 #   bash scripts/reproduce.sh weibo_zh bert/conll_bert_large      rows: all, a dataset, a folder of scripts
 #   SEEDS="0 1 2" bash scripts/reproduce.sh all
 #   bash scripts/reproduce.sh weibo_zh -- --device cuda           flags that all three scripts take
 #   TRAIN_FLAGS="--max_epochs 3" bash scripts/reproduce.sh all    flags of the training alone
 #
-# What is finished is skipped, and the same command goes on where an earlier one was interrupted. A row that
-# fails is reported at the end, with exit code 1. OUTPUTS (default outputs) takes everything; SETTINGS and the
-# other variables are those of the scripts (scripts/experiment.sh).
+# Finished rows are skipped, and after an interruption the same command continues. A row that fails is reported at
+# the end, with exit code 1. Everything is written below OUTPUTS (default outputs); for SETTINGS and the other
+# variables see scripts/experiment.sh.
 if [ -n "${SAVE_PATH:-}${DATASTORE_PATH:-}" ]; then
     echo "error: SAVE_PATH or DATASTORE_PATH found, but every row has its own; set OUTPUTS" >&2
     exit 2
@@ -32,22 +32,22 @@ export OUTPUTS SETTINGS
 subfolder=
 [ "$SETTINGS" = published ] || subfolder=/$SETTINGS
 
-# steps FOLDER SAVE_PATH FLAG...: the three scripts; what is finished of them is soon passed.
+# steps FOLDER SAVE_PATH FLAG...: run the three scripts of a row; each of them skips what is finished.
 steps() {
     local folder=$1 save_path=$2
     shift 2
     if [ -d "$save_path/model" ] && [ ! -f "$save_path/settings.json" ]; then
-        echo "$save_path/model: not trained here, taken as it is" >&2
+        echo "$save_path/model: no training of this folder, used as it is" >&2
     else
-        # shellcheck disable=SC2086  # words, as a command line has them
+        # shellcheck disable=SC2086  # several words
         bash "$root/$folder/only_ner.sh" --resume ${TRAIN_FLAGS:-} "$@" || return
     fi
     bash "$root/$folder/find_knn.sh" "$@" && bash "$root/$folder/knn_ner.sh" "$@"
 }
 
-# 130: interrupted. Without the trap the next row would begin when Python has ended.
+# Without these traps an interrupt would end Python alone, and the next row would start.
 stop() {
-    echo "interrupted; the same command goes on from here" >&2
+    echo "interrupted; the same command continues from here" >&2
     exit "$1"
 }
 trap 'stop 130' INT
@@ -58,11 +58,11 @@ for folder in $folders; do
     for SEED in ${SEEDS:-2333}; do
         export SEED
         save_path=$OUTPUTS/$folder/seed_$SEED
-        # Of an interrupted run a process may be left, which goes on writing: it keeps this lock.
+        # A process of an interrupted run may still be writing; it holds this lock.
         mkdir -p "$OUTPUTS/.locks"
         exec 9> "$OUTPUTS/.locks/${save_path//\//-}"
         if command -v flock > /dev/null && ! flock -n 9; then
-            echo "$save_path: another process is at work there; waiting for it to end" >&2
+            echo "$save_path: another process writes there; waiting for it to end" >&2
             flock 9
         fi
         results=$save_path$subfolder
@@ -74,7 +74,7 @@ for folder in $folders; do
         fi
         printf '\n== %s, seed %s\n' "$folder" "$SEED" >&2
         code=0
-        # The tables alone go to stdout.
+        # Only the tables go to stdout.
         steps "$folder" "$save_path" "$@" >&2 || code=$?
         [ $code -ne 130 ] || stop 130
         [ $code -eq 0 ] || failed+=("$folder, seed $SEED (exit code $code)")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All checks: style, format, import order, types, documentation, tests. `bash scripts/test.sh [arguments of pytest]`.
+# Runs all checks (style, imports, types, documentation, tests): `bash scripts/test.sh [arguments of pytest]`.
 source "$(dirname "$0")/environment.sh"
 make_environment "$REQUIREMENTS" requirements-dev.txt requirements-docs.txt
 .venv/bin/ruff check .

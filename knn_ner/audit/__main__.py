@@ -25,7 +25,7 @@ from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from knn_ner.audit.report import Finding
+    from knn_ner.audit.findings import Finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,8 @@ class AuditSettings(CorpusSettings, TaggerSettings, IndexSettings, SeededRunSett
 
 def parse_arguments(argv: list[str] | None = None) -> AuditSettings:
     """Read the command line of `python -m knn_ner.audit`."""
-    return read_command(
-        AuditSettings,
-        argv,
-        "List the stored labels that look wrong: each is compared with the neighbours in other sentences, and with "
-        "the tagger.",
-        "python -m knn_ner.audit",
-    )
+    about = "List the stored labels that contradict their neighbours and the tagger."
+    return read_command(AuditSettings, argv, about, "python -m knn_ner.audit")
 
 
 def audit(settings: AuditSettings) -> "list[Finding]":
@@ -69,11 +64,9 @@ def audit(settings: AuditSettings) -> "list[Finding]":
     # Imported here because torch takes seconds, and `--help` does not need it.
     from tqdm import tqdm
 
-    from knn_ner.audit.evidence import gather_evidence
-    from knn_ner.audit.findings import describe, find_lines
+    from knn_ner.audit.evidence import Auditor
+    from knn_ner.audit.findings import describe, find_lines, to_csv, to_html
     from knn_ner.audit.ranking import rank
-    from knn_ner.audit.report import to_csv, to_html
-    from knn_ner.audit.stored_sentences import StoredSentences
     from knn_ner.data.corpus import read_corpus
     from knn_ner.datastore.reader import Datastore
     from knn_ner.search.index_choice import searcher_for
@@ -93,29 +86,25 @@ def audit(settings: AuditSettings) -> "list[Finding]":
     corpus.convert_for(tagger.scheme)
     store = Datastore.open(settings.datastore_path)
     if store.weights is not None:
-        raise UserError(
-            f"{store.path}: is pruned, so some labels are missing; audit the datastore that it was made from"
-        )
+        raise UserError(f"{store.path}: is pruned; audit the datastore that it was made from")
     searcher = searcher_for(store, settings, choose_device(settings.device), settings.k)
-    stored = StoredSentences(store)
+    auditor = Auditor(tagger, searcher, vote)
+    stored = auditor.stored
     lines = find_lines(corpus, stored, store)
     with tqdm(unit="piece", unit_scale=True, desc="audit") as progress:
-        evidence = gather_evidence(tagger, searcher, stored, vote, progress)
-    places = rank(evidence, stored, tagger, corpus.scheme.name, settings.limit)
-    findings = describe(places, lines, evidence, stored, corpus, tagger, searcher, vote)
-    notes = [
+        evidence = auditor.gather_evidence(progress)
+    encoding = tagger.encoding_with(evidence.labels)
+    places = rank(evidence, stored, encoding, corpus.scheme.name, settings.limit)
+    findings = describe(places, evidence, auditor, str(corpus.files["train"]), lines)
+    summary = (
         f"{settings.datastore_path}: {len(stored.sentences)} sentences, {len(stored)} words, {progress.n} word "
         f"pieces, each compared with its {vote.k} nearest neighbours in other sentences (similarity "
         f"{settings.similarity}, temperature {vote.temperature:g}, knn_weight {vote.knn_weight:g}); "
-        f"{time.perf_counter() - start:.0f} s",
-        "A word's score is 1 - P, averaged over its word pieces, where P is the probability of the given label: "
-        "knn_weight * vote of the neighbours + (1 - knn_weight) * tagger. A place has the score of the word that "
-        "looks most wrong.",
-    ]
+        f"{time.perf_counter() - start:.0f} s"
+    )
     out = Path(settings.out)
     write_text(out / "audit.csv", to_csv(findings))
-    page = to_html(findings, "Labels that look wrong", notes, tagger.encoding.joiner)
-    write_text(out / "audit.html", page)
+    write_text(out / "audit.html", to_html(findings, summary, tagger.encoding.joiner))
     return findings
 
 

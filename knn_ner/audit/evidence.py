@@ -18,6 +18,7 @@ from knn_ner.data.corpus import Sentence
 from knn_ner.data.encoding import IGNORED
 from knn_ner.data.tags import OUTSIDE
 from knn_ner.datastore.key_transform import PUBLISHED
+from knn_ner.model.backbone import only_head
 from knn_ner.search.interpolation import LabelAlignment, interpolate
 from knn_ner.search.searcher import Searcher, SearchResult
 from knn_ner.search.vote import vote
@@ -78,95 +79,102 @@ def neighbours_elsewhere(
     return SearchResult(similarities, indices)
 
 
-def tagger_probabilities(
-    tagger: TrainedTagger, searcher: Searcher, stored: StoredSentences, entries: np.ndarray
-) -> Tensor:
-    """The tagger's own distribution for stored entries: (q,) -> (q, labels of the tagger) float32.
+@dataclass
+class Auditor:
+    """Compares the labels of a datastore with neighbours and tagger.
 
-    The classifier sees the stored keys, which may be rounded to float16.
+    Attributes:
+        tagger: the tagger of the datastore.
+        searcher: searches the datastore.
+        settings: the settings of the vote.
+        stored: the sentences of the datastore.
     """
-    if searcher.store.recipe != PUBLISHED:
-        return _encoded_probabilities(tagger, searcher, stored, entries)
-    model = tagger.model.eval().to(searcher.device)
-    keys = torch.from_numpy(searcher.store.gather(entries)).float().to(searcher.device)
-    with torch.inference_mode():
-        return model.classifier(keys).float().softmax(-1)
 
+    tagger: TrainedTagger
+    searcher: Searcher
+    settings: VoteSettings
 
-def _encoded_probabilities(
-    tagger: TrainedTagger, searcher: Searcher, stored: StoredSentences, entries: np.ndarray
-) -> Tensor:
-    numbers = np.searchsorted(stored.first_entry, entries, side="right") - 1
-    chosen, sentence_of = np.unique(numbers, return_inverse=True)
-    sentences = [stored.sentences[number] for number in chosen]
-    encoded = tagger.encoding_with(searcher.store.labels).encode(
-        [Sentence(each["words"], each["tags"]) for each in sentences]
-    )
-    # The entries of a sentence are its word pieces with a label, in the same order.
-    pieces = [np.flatnonzero(sentence.labels != IGNORED) for sentence in encoded]
-    firsts = first_rows(encoded)
-    rows = [
-        firsts[number] + pieces[number][place]
-        for number, place in zip(sentence_of, entries - stored.first_entry[numbers], strict=True)
-    ]
-    probabilities = torch.empty(int(firsts[-1]), len(tagger.labels), device=searcher.device)
-    for batch in tagger.hidden_states(encoded, RunSettings(), device=searcher.device):
-        probabilities[batch.rows.to(searcher.device)] = batch.logits.softmax(-1)
-    return probabilities[rows]
+    def __post_init__(self) -> None:
+        self.stored = StoredSentences(self.searcher.store)
 
+    def opinions(self, entries: np.ndarray) -> tuple[SearchResult, Tensor, Tensor]:
+        """The k neighbours of q entries, their vote (q, labels of the datastore), and the tagger's distribution
+        (q, labels of the tagger).
+        """
+        nearest = neighbours_elsewhere(self.searcher, self.stored, entries, self.settings.k)
+        labels = self.searcher.neighbour_labels(nearest.indices)
+        number = len(self.searcher.store.labels)
+        votes = vote(nearest.similarities, labels, number, self.settings.temperature)
+        classifier = only_head(self.tagger.model.eval().to(self.searcher.device))
+        if self.searcher.store.recipe != PUBLISHED or classifier is None:
+            return nearest, votes, self._encoded_probabilities(entries)
+        keys = torch.from_numpy(self.searcher.store.gather(entries)).float()
+        with torch.inference_mode():
+            base = classifier(keys.to(self.searcher.device)).float().softmax(-1)
+        return nearest, votes, base
 
-def gather_evidence(
-    tagger: TrainedTagger,
-    searcher: Searcher,
-    stored: StoredSentences,
-    settings: VoteSettings,
-    progress: tqdm,
-) -> Evidence:
-    """Compute the evidence for every entry; `progress` advances by the number of entries.
+    def gather_evidence(self, progress: tqdm) -> Evidence:
+        """Compute the evidence for every entry; `progress` advances by the number of entries.
 
-    P = knn_weight * vote + (1 - knn_weight) * tagger, and the score is 1 - the quality that cleanlab gives the stored
-    label by P. If a larger share of the copies (this sentence included) has another label, that share is the score.
+        P = knn_weight * vote + (1 - knn_weight) * tagger, and the score is 1 - the quality that cleanlab gives the
+        stored label by P. If a larger share of the copies (this sentence included) has another label, that share is
+        the score.
 
-    Raises:
-        UserError: if the datastore holds fewer than two different sentences.
-    """
-    from cleanlab.rank import get_label_quality_scores
+        Raises:
+            UserError: if the datastore holds fewer than two different sentences.
+        """
+        from cleanlab.rank import get_label_quality_scores
 
-    store = searcher.store
-    if len(stored.copy_sizes) < 2:
-        raise UserError(
-            f"{store.path}: {len(stored.copy_sizes)} different sentence found, expected at least 2, "
-            "because each is compared with the others"
+        store, stored = self.searcher.store, self.stored
+        if len(stored.copy_sizes) < 2:
+            raise UserError(f"{store.path}: expected at least 2 different sentences, found 1")
+        alignment = LabelAlignment(self.tagger.labels, store.labels)
+        given = np.array([alignment.labels.index(label) for label in store.labels])[store.label_ids]
+        likeliest, score = given.copy(), np.zeros(store.entries, np.float32)
+        alternative = np.full(store.entries, alignment.labels.index(OUTSIDE))
+        # Copies have equal keys, so only the first copy of an entry is a query; its result is that of all copies.
+        entries = np.flatnonzero(store.positions >= 0)
+        entries = entries[np.argsort(stored.first_copy[entries], kind="stable")]
+        starts = np.flatnonzero(np.diff(stored.first_copy[entries], prepend=-1))
+        starts = np.append(starts, len(entries))
+        progress.total = len(entries)
+        progress.refresh()
+        for begin in range(0, len(starts) - 1, QUERIES_AT_ONCE):
+            part = starts[begin : begin + QUERIES_AT_ONCE + 1]
+            queries, rows = entries[part[:-1]], entries[part[0] : part[-1]]
+            _, votes, base = self.opinions(queries)
+            votes, base = alignment.votes(votes), alignment.base(base)
+            mixed = interpolate(base, votes, self.settings.knn_weight).cpu().numpy()
+
+            query_of_row = np.repeat(np.arange(len(queries)), np.diff(part))
+            probabilities = mixed[query_of_row]
+            quality = get_label_quality_scores(given[rows], probabilities, method=CLEANLAB_METHOD)
+            counts = np.zeros(mixed.shape)
+            np.add.at(counts, (query_of_row, given[rows]), 1)
+            agreeing = (counts / counts.sum(axis=1, keepdims=True))[query_of_row, given[rows]]
+            score[rows] = 1 - np.minimum(quality, agreeing).clip(0, 1)
+            likeliest[rows] = probabilities.argmax(axis=1)
+            probabilities[np.arange(len(rows)), given[rows]] = -1
+            alternative[rows] = probabilities.argmax(axis=1)
+            progress.update(len(rows))
+        return Evidence(alignment.labels, given, likeliest, alternative, score)
+
+    def _encoded_probabilities(self, entries: np.ndarray) -> Tensor:
+        tagger, stored, device = self.tagger, self.stored, self.searcher.device
+        numbers = np.searchsorted(stored.first_entry, entries, side="right") - 1
+        chosen, sentence_of = np.unique(numbers, return_inverse=True)
+        sentences = [stored.sentences[number] for number in chosen]
+        encoded = tagger.encoding_with(self.searcher.store.labels).encode(
+            [Sentence(each["words"], each["tags"]) for each in sentences]
         )
-    alignment = LabelAlignment(tagger.labels, store.labels)
-    given = np.array([alignment.labels.index(label) for label in store.labels])[store.label_ids]
-    likeliest, score = given.copy(), np.zeros(store.entries, np.float32)
-    alternative = np.full(store.entries, alignment.labels.index(OUTSIDE))
-    # Copies have equal keys, so only the first copy of an entry is a query; its result is that of all copies.
-    entries = np.flatnonzero(store.positions >= 0)
-    entries = entries[np.argsort(stored.first_copy[entries], kind="stable")]
-    starts = np.flatnonzero(np.diff(stored.first_copy[entries], prepend=-1))
-    starts = np.append(starts, len(entries))
-    progress.total = len(entries)
-    progress.refresh()
-    for begin in range(0, len(starts) - 1, QUERIES_AT_ONCE):
-        part = starts[begin : begin + QUERIES_AT_ONCE + 1]
-        queries, rows = entries[part[:-1]], entries[part[0] : part[-1]]
-        nearest = neighbours_elsewhere(searcher, stored, queries, settings.k)
-        labels = searcher.neighbour_labels(nearest.indices)
-        votes = vote(nearest.similarities, labels, len(store.labels), settings.temperature)
-        base = alignment.base(tagger_probabilities(tagger, searcher, stored, queries))
-        mixed = interpolate(base, alignment.votes(votes), settings.knn_weight).cpu().numpy()
-
-        query_of_row = np.repeat(np.arange(len(queries)), np.diff(part))
-        probabilities = mixed[query_of_row]
-        quality = get_label_quality_scores(given[rows], probabilities, method=CLEANLAB_METHOD)
-        counts = np.zeros(mixed.shape)
-        np.add.at(counts, (query_of_row, given[rows]), 1)
-        same = (counts / counts.sum(axis=1, keepdims=True))[query_of_row, given[rows]]
-        score[rows] = 1 - np.minimum(quality, same).clip(0, 1)
-        likeliest[rows] = probabilities.argmax(axis=1)
-        probabilities[np.arange(len(rows)), given[rows]] = -1
-        alternative[rows] = probabilities.argmax(axis=1)
-        progress.update(len(rows))
-    return Evidence(alignment.labels, given, likeliest, alternative, score)
+        # The entries of a sentence are its word pieces with a label, in the same order.
+        pieces = [np.flatnonzero(sentence.labels != IGNORED) for sentence in encoded]
+        firsts, offsets = first_rows(encoded), entries - stored.first_entry[numbers]
+        rows = [
+            firsts[number] + pieces[number][offset]
+            for number, offset in zip(sentence_of, offsets, strict=True)
+        ]
+        probabilities = torch.empty(int(firsts[-1]), len(tagger.labels), device=device)
+        for batch in tagger.hidden_states(encoded, RunSettings(), device=device):
+            probabilities[batch.rows.to(device)] = batch.logits.softmax(-1)
+        return probabilities[rows]

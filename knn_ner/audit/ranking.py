@@ -11,39 +11,37 @@ from knn_ner.data.encoding import IGNORED, Encoding
 from knn_ner.data.spans import word_spans
 from knn_ner.data.tags import SCHEMES, convert_tags
 from knn_ner.data.word_decoding import WordDecoder
-from knn_ner.tagging.trained_tagger import TrainedTagger
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Place:
     """Consecutive words of a stored sentence whose labels may be wrong.
 
     Attributes:
         score: the score of the word that looks most wrong.
+        entry: the entry (word piece) with the highest score.
         sentence: id of the stored sentence.
         words: the words of the sentence.
         tags: the stored tags of the sentence.
         first: index of the first word of the place.
         last: index of its last word.
         suggested: the tags that neighbours and tagger suggest for the place; well-formed.
-        entry: the entry (word piece) with the highest score.
     """
 
     score: float
+    entry: int
     sentence: int
     words: list[str]
     tags: list[str]
     first: int
     last: int
     suggested: list[str]
-    entry: int
 
 
 def find_units(stored: StoredSentences, scheme: str) -> tuple[np.ndarray, np.ndarray]:
     """Divide the words into units that are judged as a whole: each entity, and each word outside.
 
-    Returns:
-        (words,) the unit of each word, ascending; and (units,) the sentence of each unit.
+    Returns (words,) the unit of each word, ascending; and (units,) the sentence of each unit.
     """
     begins = np.ones(len(stored), dtype=bool)
     for start, sentence in zip(stored.first_word, stored.sentences, strict=False):
@@ -53,26 +51,17 @@ def find_units(stored: StoredSentences, scheme: str) -> tuple[np.ndarray, np.nda
     return np.cumsum(begins) - 1, sentence_of_word[begins]
 
 
-def group_units(
-    unit_scores: np.ndarray, sentence_of_unit: np.ndarray, limit: int
-) -> list[list[int]]:
-    """Group units into places.
+def group_units(scores: np.ndarray, sentence_of_unit: np.ndarray, limit: int) -> list[list[int]]:
+    """Group units into at most `limit` places, highest score first.
 
     Units are taken by falling score, equal scores in the order of the store. A unit next to a place joins it, so that
-    an error that shows in several words (an entity tagged `O`, a wrong boundary) is one place.
-
-    Args:
-        unit_scores: (units,) scores; a unit with score 0 belongs to no place.
-        sentence_of_unit: (units,) the sentence of each unit.
-        limit: largest number of places.
-
-    Returns:
-        The units of each place, highest score first.
+    an error that shows in several words (an entity tagged `O`, a wrong boundary) is one place. A unit with score 0
+    belongs to no place.
     """
     places: list[list[int]] = []
     place_of: dict[int, int] = {}
-    for unit in np.argsort(-unit_scores, kind="stable").tolist():
-        if unit_scores[unit] <= 0:
+    for unit in np.argsort(-scores, kind="stable").tolist():
+        if scores[unit] <= 0:
             break
         adjacent = [
             place_of[other]
@@ -89,61 +78,44 @@ def group_units(
 
 
 def rank(
-    evidence: Evidence, stored: StoredSentences, tagger: TrainedTagger, scheme: str, limit: int
+    evidence: Evidence, stored: StoredSentences, encoding: Encoding, scheme: str, limit: int
 ) -> list[Place]:
-    """The places whose labels look most wrong, highest score first, at most `limit`."""
+    """The places whose labels look most wrong, highest score first, at most `limit`.
+
+    `encoding` is the tagger's, over the labels of the evidence; `scheme` is the tag scheme of the corpus.
+    """
     scores, worst_entries = stored.word_scores(evidence.score)
     unit_of_word, sentence_of_unit = find_units(stored, scheme)
     unit_scores = np.zeros(len(sentence_of_unit))
     np.maximum.at(unit_scores, unit_of_word, scores)
-    encoding = tagger.encoding_with(evidence.labels)
+
+    def suggest(number: int, changed: np.ndarray) -> list[str]:
+        """The likeliest tags of a sentence, where the entries `changed` must not keep their stored labels."""
+        sentence = stored.sentences[number]
+        entries = np.arange(stored.first_entry[number], stored.first_entry[number + 1])
+        encoded = encoding.encode([Sentence(sentence["words"], sentence["tags"])])
+        labels = np.zeros(len(encoded[0]), np.int64)
+        labels[encoded[0].labels != IGNORED] = np.where(
+            np.isin(entries, changed), evidence.alternative[entries], evidence.likeliest[entries]
+        )
+        tags = WordDecoder(encoded, encoding.labels).sentences(labels)[0]
+        return convert_tags(tags, SCHEMES[scheme])
+
     places = []
     for units in group_units(unit_scores, sentence_of_unit, limit):
-        words = np.arange(
-            np.searchsorted(unit_of_word, min(units)),
-            np.searchsorted(unit_of_word, max(units), side="right"),
-        )
-        number = sentence_of_unit[units[0]]
+        start, stop = np.searchsorted(unit_of_word, [min(units), max(units) + 1])
+        worst = start + scores[start:stop].argmax()
+        number, entry = sentence_of_unit[units[0]], int(worst_entries[worst])
         sentence = stored.sentences[number]
-        entry = int(worst_entries[words[scores[words].argmax()]])
-        first, last = (words[[0, -1]] - stored.first_word[number]).tolist()
+        first, last = (np.array([start, stop - 1]) - stored.first_word[number]).tolist()
         # The first word piece decides the tag of its word, so a change of another piece may change no tag. Then all
         # pieces of the word are changed.
         all_pieces = np.flatnonzero(stored.word_of_entry == stored.word_of_entry[entry])
         for changed in (np.array([entry]), all_pieces):
-            tags = _suggest(evidence, stored, encoding, number, changed)
-            suggested = convert_tags(tags, SCHEMES[scheme])[first : last + 1]
+            suggested = suggest(number, changed)[first : last + 1]
             if suggested != sentence["tags"][first : last + 1]:
                 break
-        places.append(
-            Place(
-                score=float(scores[words].max()),
-                sentence=sentence["id"],
-                words=sentence["words"],
-                tags=sentence["tags"],
-                first=first,
-                last=last,
-                suggested=suggested,
-                entry=entry,
-            )
-        )
+        id_, words, tags = sentence["id"], sentence["words"], sentence["tags"]
+        score = float(scores[worst])
+        places.append(Place(score, entry, id_, words, tags, first, last, suggested))
     return places
-
-
-def _suggest(
-    evidence: Evidence,
-    stored: StoredSentences,
-    encoding: Encoding,
-    number: int,
-    changed: np.ndarray,
-) -> list[str]:
-    """The likeliest tags of a sentence, where the entries `changed` must not keep their stored labels."""
-    sentence = stored.sentences[number]
-    entries = np.arange(stored.first_entry[number], stored.first_entry[number + 1])
-    encoded = encoding.encode([Sentence(sentence["words"], sentence["tags"])])
-    likeliest = evidence.likeliest[entries]
-    is_changed = np.isin(entries, changed)
-    likeliest[is_changed] = evidence.alternative[entries[is_changed]]
-    rows = np.zeros(len(encoded[0]), np.int64)
-    rows[encoded[0].labels != IGNORED] = likeliest
-    return WordDecoder(encoded, encoding.labels).sentences(rows)[0]

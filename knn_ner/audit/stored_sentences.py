@@ -50,17 +50,13 @@ class StoredSentences:
         return int(self.first_word[-1])
 
     def word_scores(self, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Turn scores of entries into scores of words.
+        """Turn scores of entries, (n,), into scores of words: the mean over a word's entries.
 
         A word without an entry of its own, because its word piece also covers later words, gets the score and the
         entry of the next word.
 
-        Args:
-            score: (n,) scores of the entries.
-
         Returns:
-            (words,) float64, the mean over the entries of each word; and (words,) int64, the entry with the highest
-            score of each word.
+            (words,) float64 scores, and (words,) int64, the entry with the highest score of each word.
         """
         entries = np.flatnonzero(self.word_of_entry >= 0)
         order = entries[np.lexsort((entries, -score[entries], self.word_of_entry[entries]))]

@@ -73,11 +73,15 @@ def first_rows(sentences: Sequence[EncodedSentence]) -> np.ndarray:
 
 
 def shuffled_batches(
-    lengths: Sequence[int], batch_size: int, seed: int, epoch: int
+    lengths: Sequence[int], batch_size: int, seed: int, epoch: int, by_length: bool = True
 ) -> list[list[int]]:
-    """Batches of windows of similar length in an order that depends on seed and epoch alone."""
+    """Batches of windows, of similar length or at random, in an order that depends on seed and epoch alone."""
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
+    if not by_length:
+        return [
+            order[first : first + batch_size].tolist() for first in range(0, len(order), batch_size)
+        ]
     sizes = np.asarray(lengths)
     batches = []
     for start in range(0, len(order), POOL_BATCHES * batch_size):

@@ -32,10 +32,12 @@ class TaggingDataModule(pl.LightningDataModule):
         eval_batch_size: int,
         seed: int = 0,
         workers: int = 0,
+        by_length: bool = True,
     ):
         """Cut the sentences into windows; arguments as for `inference_loader`."""
         super().__init__()
         self._train = WindowDataset(train, max_length)
+        self._by_length = by_length
         self._batch_size, self._seed, self._how = train_batch_size, seed, (pad_id, workers)
         self._dev = inference_loader(dev, pad_id, max_length, eval_batch_size, workers)
 
@@ -43,7 +45,7 @@ class TaggingDataModule(pl.LightningDataModule):
         """The batches of the current epoch."""
         lengths = [len(window) for window in self._train.windows]
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
-        batches = shuffled_batches(lengths, self._batch_size, self._seed, epoch)
+        batches = shuffled_batches(lengths, self._batch_size, self._seed, epoch, self._by_length)
         return make_loader(self._train, batches, *self._how)
 
     def val_dataloader(self) -> DataLoader:

@@ -186,7 +186,7 @@ class Info(StoreSettings):
 
     def run(self) -> str:
         from knn_ner.datastore.info import describe, to_text
-        from knn_ner.search.index_records import list_records
+        from knn_ner.search.faiss_index import list_records
 
         content = describe(self.path, list_records(self.path))
         return json.dumps(content, indent=2, ensure_ascii=False) if self.json else to_text(content)
@@ -198,12 +198,13 @@ class Verify(StoreSettings):
 
     def run(self) -> str:
         from knn_ner.datastore.info import verify
-        from knn_ner.datastore.shard_reader import check_file
-        from knn_ner.search.index_records import list_records
+        from knn_ner.search.faiss_index import list_records
 
         lines, others = [verify(self.path)], []
         for record in list_records(self.path):
-            check_file(self.path, record.file, record.bytes, "its record", "build the index again")
+            index = self.path / record.file
+            if not index.is_file() or index.stat().st_size != record.bytes:
+                raise UserError(f"{index}: missing or damaged; build the index again")
             others.append(record.file)
         for cover in sorted(self.path.glob("cover-*.npz")):
             try:
@@ -218,7 +219,7 @@ class Verify(StoreSettings):
         if (self.path / "tuned.json").exists():
             from knn_ner.search.tuned_settings import read_tuned
 
-            read_tuned(self.path)
+            read_tuned(self.path / "tuned.json")
             others.append("tuned.json")
         if others:
             lines.append(f"{', '.join(others)}: no damage found")

@@ -25,15 +25,10 @@ def compact(path: str | Path, wait: float = WAIT_SECONDS) -> tuple[Manifest, Man
 
     Entries, their order and sentence ids stay.
 
-    Args:
-        path: the folder of the datastore.
-        wait: seconds to wait for another process that is writing to the datastore.
+    Arguments and errors are those of `Edit`.
 
     Returns:
         The manifests before and after.
-
-    Raises:
-        UserError: as `Edit`.
     """
     path = Path(path)
     with Edit(path, wait) as edit:
@@ -68,10 +63,6 @@ def merge(paths: Sequence[str | Path], out: str | Path) -> Manifest:
 
     Labels of later datastores are appended to the label list of the first. Sentences of the first keep their ids; the
     ids of the others are raised by the ids that come before. A merge that died is resumed by the same call.
-
-    Args:
-        paths: the folders of the datastores.
-        out: the folder of the new datastore.
 
     Returns:
         The manifest of the new datastore.
@@ -143,9 +134,6 @@ def transform_keys(
 
     Returns:
         The manifest of the new datastore.
-
-    Raises:
-        UserError: as `DatastoreWriter`.
     """
     changes = {"transform": transform}
     shards = [(source, [record], changes) for record in source.manifest.shards]

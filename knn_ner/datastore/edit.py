@@ -28,7 +28,7 @@ from knn_ner.datastore.reader import Datastore
 from knn_ner.datastore.shard_copy import copy_entries, small_tail
 from knn_ner.datastore.shard_writer import ShardWriter
 from knn_ner.utils.errors import UserError
-from knn_ner.utils.files import file_sha256, fsync_path
+from knn_ner.utils.files import fsync_path
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,21 @@ class Edit:
 
     Readers see the change after `commit`. Without a commit, the end of the context discards it.
 
+    Args:
+        path: the folder of the datastore.
+        wait: seconds to wait for another process that is writing to the datastore.
+
     Attributes:
         manifest: the manifest when the edit began.
         labels: the label list, which `add_labels` extends.
         next_sentence: id of the next new sentence; the caller raises it for each added sentence.
         shards: the shards of the changed datastore, in order.
+
+    Raises:
+        UserError: if there is no datastore, it cannot be written, or the other process does not finish in time.
     """
 
     def __init__(self, path: str | Path, wait: float = WAIT_SECONDS):
-        """Begin an edit.
-
-        Args:
-            path: the folder of the datastore.
-            wait: seconds to wait for another process that is writing to the datastore.
-
-        Raises:
-            UserError: if there is no datastore, it cannot be written, or the other process does not finish in time.
-        """
         self.path = Path(path)
         # Read first, so that no lock file is made in a folder without a datastore.
         Manifest.read(self.path)
@@ -107,9 +105,6 @@ class Edit:
         Args:
             number: a number that no other shard of this edit has.
             entries: number of entries.
-
-        Yields:
-            The writer of the shard.
         """
         changed = replace(
             self.manifest, shards=self.shards, labels=self.labels, next_sentence=self.next_sentence
@@ -136,9 +131,6 @@ class Edit:
 
     def remove(self, ids: Iterable[int]) -> tuple[int, int]:
         """Remove sentences that were stored when the edit began; the first change of an edit.
-
-        Args:
-            ids: the ids of the sentences.
 
         Returns:
             The numbers of removed sentences and entries.
@@ -175,7 +167,7 @@ class Edit:
             changes: new labels by sentence id; label ids index `labels`.
 
         Returns:
-            The number of entries.
+            The number of relabelled entries.
 
         Raises:
             UserError: for an unknown id, or if the entries of a sentence have other positions.
@@ -209,9 +201,6 @@ class Edit:
             action: the action in the history.
             sentences: number of affected sentences.
             entries: number of affected entries.
-
-        Returns:
-            The new manifest.
         """
         manifest = replace(
             self.manifest,
@@ -239,8 +228,7 @@ class Edit:
         file = self.path / f"{REMOVAL_PREFIX}{number:05d}-{self._id}.npy"
         np.save(file, ids.astype(np.int32))
         fsync_path(file)
-        size, sha256 = file.stat().st_size, file_sha256(file)
-        removed = Removal(file.name, size, sha256, entries, len(ids), dict(labels))
+        removed = Removal.of(file, entries=entries, sentences=len(ids), labels=dict(labels))
         return replace(record, removed=removed)
 
     def _unknown(self, sentence_id: int) -> UserError:

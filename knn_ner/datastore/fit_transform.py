@@ -1,4 +1,4 @@
-"""Fitting the transform of a datastore's keys on the keys."""
+"""Fitting the transform of keys on the keys of a datastore."""
 
 import numpy as np
 from tqdm import tqdm
@@ -7,27 +7,30 @@ from knn_ner.datastore.key_transform import KeyTransform, parse_transform
 from knn_ner.datastore.reader import Datastore
 from knn_ner.utils.errors import UserError
 
-# Added to the variance of each direction, as a part of the largest: directions in which hidden states
-# hardly differ hold noise, which must not count as much as the others.
+# Share of the largest variance that is added to each variance: directions with little variance are mostly noise, which
+# full whitening would amplify.
 DAMPING = 1e-2
-# Keys taken at once, in float64.
+# Keys of a block, in float64.
 FITTED_KEYS = 8192
 
 
 def fit_transform(store: Datastore, name: str) -> KeyTransform:
-    """Fit a transform on the keys of a store, in two passes over them, in float64.
+    """Fit a transform on the keys of a datastore in float64, in two passes over the keys.
 
-    With m the mean, and V and s the eigenvectors and eigenvalues of the covariance, the largest D first,
-    `whiten` is x -> (x - m) V / sqrt(s + DAMPING * s[0]): after it, but for the damping, all directions
-    have the same variance. Which basis whitened keys have changes neither their cosines nor their
-    distances. `svd:D` is x -> x V, with V of the second moment: it keeps cosines nearly what they are
-    (without the mean, which principal components leave out, they are others).
+    `whiten` is x -> (x - m) V / sqrt(s + DAMPING * s[0]), where m is the mean, and V and s are the D first eigenvectors
+    and eigenvalues of the covariance, the largest first. Afterwards all directions have the same variance, except for
+    the damping. `svd:D` is x -> x V with the eigenvectors of the second moment; it nearly preserves cosines, because it
+    does not subtract the mean.
 
-    All are scaled, which no cosine sees, so that two keys are 1 apart on average in squared distance:
-    the temperatures that suit one store then suit another.
+    The keys are scaled so that the mean squared distance of two keys is 1: the same temperatures then suit all
+    datastores. Scaling does not change cosines.
 
-    Raises `UserError` for a name that is none, a store whose keys are transformed already, and one of
-    fewer than two entries.
+    Args:
+        store: the datastore.
+        name: name of the transform (`parse_transform`).
+
+    Raises:
+        UserError: for a bad name, or keys that are transformed already, too few, or all equal.
     """
     from scipy.linalg import eigh
 
@@ -61,7 +64,7 @@ def fit_transform(store: Datastore, name: str) -> KeyTransform:
     if kind == "whiten":
         factors = 1 / (values + DAMPING * values[0])
         values, vectors = values * factors, vectors * np.sqrt(factors)
-    # Two keys are twice as far apart, in squared distance, as one is from the mean.
+    # The mean squared distance of two keys is twice that of a key and the mean.
     spread = values.sum() if centre else values.sum() - np.square(mean @ vectors).sum()
     vectors = vectors / np.sqrt(2 * spread)
     mean = (mean * centre).astype(np.float32)

@@ -14,10 +14,10 @@ SHARD_PREFIX = "shard-"
 REMOVAL_PREFIX = "removed-"
 TRANSFORM_PREFIX = "transform-"
 UNFINISHED_PREFIX = ".unfinished-"
-# Only files with these prefixes are ever removed. The last two are temporary files of `atomic_path`.
+# Only files with these prefixes are ever removed. The last three are temporary files of `atomic_path`.
 REMOVABLE_PREFIXES = (
     *(SHARD_PREFIX, REMOVAL_PREFIX, TRANSFORM_PREFIX, UNFINISHED_PREFIX),
-    *(f".{MANIFEST_FILE}.", f".{JOURNAL_FILE}."),
+    *(f".{MANIFEST_FILE}.", f".{JOURNAL_FILE}.", f".{TRANSFORM_PREFIX}"),
 )
 
 

@@ -40,7 +40,7 @@ def describe(path: str | Path, indexes: Sequence[Any]) -> dict[str, Any]:
 
     Args:
         path: the folder of the datastore.
-        indexes: the records of its indexes (`search.index_records.IndexRecord`).
+        indexes: the records of its indexes (`search.faiss_index.IndexRecord`).
     """
     manifest = Manifest.read(Path(path))
     return {

@@ -1,23 +1,24 @@
-"""A fixed affine map from hidden states to keys, fitted on a store's keys and kept with them.
+"""A fixed affine map from hidden states to keys, fitted on the keys of a datastore and stored with them.
 
-The published rule compares hidden states as they are. Their directions are far from equal: a few carry
-most of the variance, and with it most of every cosine. Whitening (Kessy, Lewin and Strimmer, Optimal
-Whitening and Decorrelation, 2018) makes them equal; fewer directions make a smaller store.
+The paper compares hidden states without a transform. A few directions have most of the variance of hidden states, and
+dominate every cosine. Whitening (Kessy, Lewin and Strimmer, Optimal Whitening and Decorrelation, 2018) makes the
+variances equal; fewer directions make a smaller datastore.
 """
 
 import hashlib
-import io
 import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
 import numpy as np
 
 from knn_ner.utils.errors import UserError
+from knn_ner.utils.files import atomic_writer
 
-# torch and scipy are imported where they are needed: a command that only looks at a store starts at once.
+# torch is imported where it is needed: commands that only read a datastore start at once.
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -27,9 +28,12 @@ KINDS = ("whiten", "svd")
 
 @dataclass(frozen=True, eq=False)
 class KeyTransform:
-    """x -> (x - mean) @ matrix.
+    """The map x -> (x - mean) @ matrix.
 
-    name: what it was fitted as, such as `whiten` or `svd:96`. mean: (d,) float32. matrix: (d, D) float32.
+    Attributes:
+        name: what was fitted, such as `whiten` or `svd:96`.
+        mean: (d,) float32.
+        matrix: (d, D) float32.
     """
 
     name: str
@@ -37,54 +41,51 @@ class KeyTransform:
     matrix: np.ndarray
 
     def __call__(self, vectors: "Tensor") -> "Tensor":
-        """(m, d) float -> (m, D) float32, on the same device."""
+        """Transform vectors: (m, d) float -> (m, D) float32, on the same device."""
         from knn_ner.utils.device import full_precision
 
-        mean, matrix = (part.to(vectors.device) for part in self._parts)
+        mean, matrix = (part.to(vectors.device) for part in self._tensors)
         with full_precision(vectors.device):
             return (vectors.float() - mean) @ matrix
 
     def of_array(self, vectors: np.ndarray) -> np.ndarray:
-        """The same of an array."""
+        """Transform vectors: (m, d) float -> (m, D) float32."""
         import torch
 
         return self(torch.from_numpy(np.array(vectors))).numpy()
 
     @property
     def width(self) -> int:
-        """D, of the keys."""
+        """D, the dimensions of a key."""
         return self.matrix.shape[1]
 
     @cached_property
     def id(self) -> str:
-        """The name with a hash of the numbers: equal for equal maps only."""
+        """The name and a hash of the numbers."""
         digest = hashlib.sha256()
         for part in (self.mean, self.matrix):
             digest.update(f"{part.shape}".encode())
             digest.update(np.ascontiguousarray(part, "<f4").tobytes())
         return f"{self.name} {digest.hexdigest()}"
 
-    def to_bytes(self) -> bytes:
-        """The content of an .npz file."""
-        stream = io.BytesIO()
-        np.savez(stream, name=np.array(self.name), mean=self.mean, matrix=self.matrix)
-        return stream.getvalue()
+    def write(self, file: Path) -> None:
+        """Write the transform to an .npz file."""
+        with atomic_writer(file, binary=True, fsync=True) as stream:
+            np.savez(stream, name=np.array(self.name), mean=self.mean, matrix=self.matrix)
 
     @classmethod
     def read(cls, file: Path) -> "KeyTransform":
-        """Read what `to_bytes` gave. Raises UserError for anything else."""
+        """Read a file of `write`; raises UserError for any other file."""
         try:
             with np.load(file) as content:
                 return cls(str(content["name"]), content["mean"], content["matrix"])
-        except FileNotFoundError:
-            raise UserError(f"{file}: not found; build the datastore again") from None
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, BadZipFile) as error:
             raise UserError(
                 f"{file}: not the transform of a datastore ({error}); build the datastore again"
             ) from None
 
     @cached_property
-    def _parts(self) -> tuple["Tensor", "Tensor"]:
+    def _tensors(self) -> tuple["Tensor", "Tensor"]:
         import torch
 
         return torch.from_numpy(self.mean), torch.from_numpy(self.matrix)
@@ -92,9 +93,11 @@ class KeyTransform:
 
 @dataclass(frozen=True)
 class KeyRecipe:
-    """How a tagger's pass becomes keys, and so queries: a property of the store, never of its reader.
+    """How hidden states become keys and queries; the datastore determines it.
 
-    layer: which vectors are taken (see `model.layers`). transform: what they go through, if anything.
+    Attributes:
+        layer: name of the hidden state (`model.key_layers`).
+        transform: the transform of the hidden state, if any.
     """
 
     layer: str = "last"
@@ -105,9 +108,17 @@ PUBLISHED = KeyRecipe()
 
 
 def parse_transform(name: str, width: int) -> tuple[str, int]:
-    """`whiten`, `whiten:96` or `svd:96` for keys `width` wide -> the kind, and how wide it makes them.
+    """Parse the name of a transform: `whiten`, `whiten:D` or `svd:D`.
 
-    Raises `UserError` for anything else.
+    Args:
+        name: the name.
+        width: dimensions of the keys before the transform.
+
+    Returns:
+        The kind, and the dimensions of the keys after the transform.
+
+    Raises:
+        UserError: for any other name, or more dimensions than the keys have.
     """
     kind, colon, dims = name.partition(":")
     if kind not in KINDS or (colon and not re.fullmatch(r"[1-9]\d*", dims)):

@@ -37,7 +37,7 @@ def lock_file(
         on_acquired: called with the file descriptor.
 
     Returns:
-        A context manager that frees the lock.
+        A context manager whose end frees the lock.
 
     Raises:
         UserError: if another process holds the lock, or the lock file cannot be opened.
@@ -57,19 +57,17 @@ class FolderLock(ExitStack):
     filelock has no shared lock that works on network file systems and that the system frees when a process dies.
     Shared locks therefore use flock on the same lock file. If another process gets the lock while `share` converts
     it, the build ends with an error before other processes join it.
+
+    Args:
+        path: the folder, which is made if it is missing.
+        wait: seconds to wait for the process that holds an exclusive lock.
+        shared: whether to take a shared lock.
+
+    Raises:
+        UserError: if the folder cannot be written, or another process holds the lock.
     """
 
     def __init__(self, path: Path, wait: float = 0.0, *, shared: bool = False):
-        """Make the folder and take its lock.
-
-        Args:
-            path: the folder.
-            wait: seconds to wait for the process that holds an exclusive lock.
-            shared: whether to take a shared lock.
-
-        Raises:
-            UserError: if the folder cannot be written, or another process holds the lock.
-        """
         super().__init__()
         waited = f"has been writing for {wait:g} s" if wait else "is writing"
         self._file, self._busy = path / LOCK_FILE, f"another process {waited} to this datastore"

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from knn_ner.utils.errors import UserError
-from knn_ner.utils.files import write_json
+from knn_ner.utils.files import file_sha256, write_text
 
 MANIFEST_FILE = "manifest.json"
 FORMAT = "knn-ner datastore"
@@ -23,6 +23,8 @@ FORMAT_VERSION = 1
 # The version of datastores with a key transform or weights: programs that do not know these must not read them.
 EXTENDED_VERSION = 2
 KEY_DTYPES = ("float16", "float32")
+# The last field of a manifest: the checksum of the text before it.
+CHECKSUM_FIELD = ',\n  "sha256": "'
 
 # The arrays of a shard, with one row for each entry, and their types (keys: the type of the datastore).
 KEYS_FILE = "keys.npy"
@@ -40,6 +42,7 @@ SENTENCES_FILE = "sentences.jsonl"
 # (sentences, 3) int64, ordered by id: id, first byte of the sentence's line in SENTENCES_FILE, number of bytes.
 SENTENCE_INDEX_FILE = "sentence_index.npy"
 SHARD_FILES = (*ENTRY_ARRAYS, SENTENCES_FILE, SENTENCE_INDEX_FILE)
+SHARD_FILE_SET = set(SHARD_FILES)
 
 # Commits in the manifest's history: the first and the latest ones. A longer history would slow each commit down.
 HISTORY_LENGTH = 200
@@ -54,6 +57,11 @@ class FileRecord:
     file: str
     bytes: int
     sha256: str
+
+    @classmethod
+    def of(cls, file: Path, **content: Any) -> Self:
+        """Describe a file on disk."""
+        return cls(file.name, file.stat().st_size, file_sha256(file), **content)
 
     def listed(self) -> tuple[str, int, str]:
         return self.file, self.bytes, self.sha256
@@ -98,9 +106,8 @@ class ShardRecord:
     def from_json(cls, content: dict) -> "ShardRecord":
         """Make a record from JSON; raises KeyError or TypeError if a field is missing or unknown."""
         removed = content.get("removed")
-        missing = [name for name in SHARD_FILES if name not in content["files"]]
-        if missing:
-            raise KeyError(missing[0])
+        if not content["files"].keys() >= SHARD_FILE_SET:
+            raise KeyError("files")
         return cls(**content | {"removed": removed and Removal(**removed)})
 
     def files_on_disk(self) -> list[tuple[str, int, str]]:
@@ -119,15 +126,10 @@ class ShardRecord:
     def live_sentences(self) -> int:
         return self.sentences - (self.removed.sentences if self.removed else 0)
 
-    @property
-    def live_labels(self) -> Counter[str]:
-        return Counter(self.labels) - Counter(self.removed.labels if self.removed else {})
-
 
 @dataclass(frozen=True)
 class Commit:
-    """An item of the history: the commit's number, time (UTC, ISO 8601) and action, and the numbers of
-    sentences and entries that it affected."""
+    """An item of the history; `sentences` and `entries` are the numbers of affected ones, `time` is UTC."""
 
     number: int
     time: str
@@ -195,7 +197,8 @@ class Manifest:
         """Number of entries for each label of the label list."""
         counts: Counter[str] = Counter()
         for shard in self.shards:
-            counts.update(shard.live_labels)
+            counts.update(shard.labels)
+            counts.subtract(shard.removed.labels if shard.removed else {})
         return {label: counts[label] for label in self.labels}
 
     @cached_property
@@ -205,7 +208,8 @@ class Manifest:
             shard.files | ({"removed": shard.removed.sha256} if shard.removed else {})
             for shard in self.shards
         ]
-        return _sha256_of_json([self.dim, self.dtype, self.labels, shards])
+        content = [self.dim, self.dtype, self.labels, shards]
+        return _sha256(json.dumps(content, sort_keys=True))
 
     @classmethod
     def read(cls, path: Path) -> "Manifest":
@@ -220,7 +224,8 @@ class Manifest:
             return UserError(f"{file}: {found}; build the datastore again")
 
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            content = json.loads(text)
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{file}: not found, so {path} holds no finished datastore; "
@@ -234,7 +239,8 @@ class Manifest:
             expected = f"expected {FORMAT_VERSION} or {EXTENDED_VERSION}"
             raise error(f"format version {content.get('version')}, {expected}")
         # Manifests of earlier versions have no checksum.
-        if content.pop("sha256", None) not in (None, _sha256_of_json(content)):
+        body, found, checksum = text.rpartition(CHECKSUM_FIELD)
+        if found and not checksum.startswith(_sha256(body)):
             raise error("its content differs from its own checksum (sha256)")
         try:
             transform = content.get("transform")
@@ -250,8 +256,10 @@ class Manifest:
                 history=[Commit(**commit) for commit in content.get("history", [])],
                 transform=FileRecord(**transform) if transform else None,
             )
-            names = [part for name, *_ in manifest.files() for part in name.split("/", 1)]
-            outside = [name for name in names if not re.fullmatch(r"\w[\w.-]*", name)]
+            names = {name for shard in manifest.shards for name in (shard.folder, *shard.files)}
+            names |= {shard.removed.file for shard in manifest.shards if shard.removed}
+            names |= {manifest.transform.file} if manifest.transform else set()
+            outside = sorted(name for name in names if not re.fullmatch(r"\w[\w.-]*", name))
         except (KeyError, TypeError, AttributeError) as reason:
             raise error(f"a field is missing or unknown ({reason})") from None
         if outside:
@@ -299,8 +307,9 @@ class Manifest:
                 for shard in self.shards
             ],
         }
-        content["sha256"] = _sha256_of_json(content)
-        write_json(path / MANIFEST_FILE, content, fsync=True)
+        body = json.dumps(content, indent=2, ensure_ascii=False).removesuffix("\n}")
+        text = f'{body}{CHECKSUM_FIELD}{_sha256(body)}"\n}}\n'
+        write_text(path / MANIFEST_FILE, text, fsync=True)
 
 
 def append_commit(
@@ -318,5 +327,5 @@ def as_json(content: dict) -> dict:
     return json.loads(json.dumps(content))
 
 
-def _sha256_of_json(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

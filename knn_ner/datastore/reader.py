@@ -29,9 +29,14 @@ class Datastore:
     Its n entries are numbered from 0 in the order of the manifest's shards. Keys stay on disk (memory-mapped). The
     other arrays are in memory: 14 bytes for each entry.
 
-    Attributes:
+    Args:
         path: the folder.
-        manifest: the content of the manifest.
+        manifest: the manifest, or one with some of its shards.
+        opened: open shards by `_shard_key`, which are not opened again.
+
+    Attributes:
+        manifest: the manifest; `dim`, `dtype`, `labels`, `provenance` and `fingerprint` are its fields.
+        entries: n.
         keys: the key array of each shard, removed entries included.
         label_ids: (n,) int16, indices into `labels`.
         sentence_ids: (n,) int32.
@@ -42,15 +47,10 @@ class Datastore:
     """
 
     def __init__(self, path: Path, manifest: Manifest, opened: dict | None = None):
-        """Open the files that the manifest names.
-
-        Args:
-            path: the folder.
-            manifest: the manifest, or one with some of its shards.
-            opened: open shards by `_shard_key`, which are not opened again.
-        """
-        self.path = path
-        self.manifest = manifest
+        self.path, self.manifest = path, manifest
+        self.dim, self.dtype = manifest.dim, np.dtype(manifest.dtype)
+        self.labels, self.provenance = manifest.labels, manifest.provenance
+        self.fingerprint = manifest.fingerprint
         self.transform = None
         if manifest.transform:
             check_file(path, manifest.transform.file, manifest.transform.bytes)
@@ -62,6 +62,7 @@ class Datastore:
         ]
         self.keys = [shard.keys for shard in self._shards]
         self._starts = np.cumsum([0, *map(len, self._shards)])
+        self.entries = int(self._starts[-1])
         self.label_ids = self._join("labels.npy")
         self.sentence_ids = self._join("sentence_ids.npy")
         self.positions = self._join("positions.npy")
@@ -126,33 +127,9 @@ class Datastore:
         return joined
 
     @property
-    def entries(self) -> int:
-        return len(self.label_ids)
-
-    @property
-    def dim(self) -> int:
-        return self.manifest.dim
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(self.manifest.dtype)
-
-    @property
-    def labels(self) -> list[str]:
-        return self.manifest.labels
-
-    @property
-    def provenance(self) -> dict:
-        return self.manifest.provenance
-
-    @property
     def recipe(self) -> KeyRecipe:
         """How to make keys and queries from the tagger's hidden states."""
         return KeyRecipe(self.provenance.get("layer", "last"), self.transform)
-
-    @property
-    def fingerprint(self) -> str:
-        return self.manifest.fingerprint
 
     @property
     def content_id(self) -> str:

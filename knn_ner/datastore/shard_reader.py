@@ -31,14 +31,12 @@ class Shard:
         keys: (entries of the file, dim), removed entries included.
         arrays: file name -> (n,), the other arrays of the entries.
         index: (sentences, 3) int64, ordered by id: id, first byte in the text, number of bytes.
+
+    Raises:
+        UserError: if a file is missing, is outside the datastore's folder, or does not fit the manifest.
     """
 
     def __init__(self, path: Path, manifest: Manifest, record: ShardRecord):
-        """Open a shard of the datastore in folder `path`.
-
-        Raises:
-            UserError: if a file is missing, is outside the folder, or does not fit the manifest.
-        """
         self.record = record
         for name, size, _ in record.files_on_disk():
             check_file(path, name, size)
@@ -123,36 +121,24 @@ class Shard:
                 )
 
 
-def check_file(
-    path: Path,
-    name: str,
-    size: int,
-    record: str = "the manifest",
-    advice: str = "build the datastore again",
-) -> None:
+def check_file(path: Path, name: str, size: int) -> None:
     """Check that a file exists with its size, inside the datastore's folder `path`.
-
-    Args:
-        path: the folder.
-        name: name of the file in the folder.
-        size: size of the file in bytes.
-        record: what names the file, for the error message.
-        advice: end of the error message.
 
     Raises:
         UserError: if the file is missing, has another size, or is a symbolic link to another folder.
     """
     file = path / name
     linked = file.is_symlink() or file.parent.is_symlink()
+    found = file.stat().st_size if file.is_file() else None
     if linked and not file.resolve().is_relative_to(path.resolve()):
-        raise UserError(
-            f"{file}: a symbolic link to {file.resolve()}, expected a file in {path}; {advice}"
-        )
-    if not file.is_file():
-        raise UserError(f"{file}: not found, but {record} names it; {advice}")
-    found = file.stat().st_size
-    if found != size:
-        raise UserError(f"{file}: {found} bytes, but {record} says {size}; {advice}")
+        error = f"a symbolic link to {file.resolve()}, expected a file in {path}"
+    elif found is None:
+        error = "not found, but the manifest names it"
+    elif found != size:
+        error = f"{found} bytes, but the manifest says {size}"
+    else:
+        return
+    raise UserError(f"{file}: {error}; build the datastore again")
 
 
 def differs_from_checksum(file: Path) -> UserError:

@@ -34,8 +34,14 @@ class ShardWriter:
     Entries and sentences may come in any order; the files are the same. They are in a temporary folder until the
     context ends. After an exception the folder is removed.
 
-    Attributes:
+    Args:
+        folder: the folder of the finished shard.
         entries: number of rows.
+        dim: dimensions of a key.
+        dtype: type of the keys, `float16` or `float32`.
+        labels: the label list, which label ids index.
+
+    Attributes:
         first_row: offset of `start` in `write`; the rows before it are written already.
         record: the shard's record for the manifest, once the context has ended.
     """
@@ -44,15 +50,6 @@ class ShardWriter:
     first_row: int = 0
 
     def __init__(self, folder: Path, entries: int, dim: int, dtype: str, labels: Sequence[str]):
-        """Describe a shard.
-
-        Args:
-            folder: the folder of the finished shard.
-            entries: number of rows.
-            dim: dimensions of a key.
-            dtype: type of the keys, `float16` or `float32`.
-            labels: the label list, which label ids index.
-        """
         self.entries, self.dim, self.dtype, self.labels = entries, dim, dtype, labels
         self._folder = folder
         self._unfinished = folder.with_name(UNFINISHED_PREFIX + folder.name)

@@ -38,7 +38,7 @@ from knn_ner.datastore.manifest import (
 from knn_ner.datastore.reader import Datastore
 from knn_ner.datastore.shard_writer import ShardWriter
 from knn_ner.utils.errors import UserError
-from knn_ner.utils.files import file_sha256, write_bytes, write_json
+from knn_ner.utils.files import write_json
 
 RECORD_FILE = "shard.json"
 
@@ -61,10 +61,24 @@ class DatastoreWriter:
     The datastore that the folder holds stays readable until `commit`. A build that died is resumed if all arguments
     are equal; otherwise its shards are removed.
 
+    Args:
+        path: the folder, which is made if it is missing.
+        dim: dimensions of a key.
+        dtype: type of the keys, `float16` or `float32`.
+        labels: the label list.
+        provenance: origin of the keys; has to be valid JSON.
+        fingerprint: equal only for builds that write the same shards.
+        shards: number of shards.
+        transform: the transform that the keys went through, to be stored with them.
+        join: id of a build of another process with the same arguments; this process only writes shards of it.
+
     Attributes:
         build: id of this build.
         resumed: number of shards that an earlier run of this build has finished.
         discarded: number of finished shards of another, dead build that were removed.
+
+    Raises:
+        UserError: if `path` is not a folder, another process is writing to it, or the build to join is not there.
     """
 
     def __init__(
@@ -80,22 +94,6 @@ class DatastoreWriter:
         transform: KeyTransform | None = None,
         join: str | None = None,
     ):
-        """Begin, resume or join a build.
-
-        Args:
-            path: the folder, which is made if it is missing.
-            dim: dimensions of a key.
-            dtype: type of the keys, `float16` or `float32`.
-            labels: the label list.
-            provenance: origin of the keys; has to be valid JSON.
-            fingerprint: equal only for builds that write the same shards.
-            shards: number of shards.
-            transform: the transform that the keys went through, to be stored with them.
-            join: id of a build of another process with the same arguments; this process only writes shards of it.
-
-        Raises:
-            UserError: if `path` is not a folder, another process is writing to it, or the build to join is not there.
-        """
         if dtype not in KEY_DTYPES:
             raise UserError(f"keys of type {dtype!r}: expected one of {', '.join(KEY_DTYPES)}")
         self.path = Path(path)
@@ -155,12 +153,6 @@ class DatastoreWriter:
             action: the action in the history.
             next_sentence: lowest id of the next new sentence; the default is one more than the highest id.
             wait: whether to wait until shards of other processes, which have finished, can be seen here.
-
-        Returns:
-            The new manifest.
-
-        Raises:
-            ValueError: if a shard is missing.
         """
         records = []
         for number in range(self.shards):
@@ -175,12 +167,10 @@ class DatastoreWriter:
         transform = None
         if self.transform:
             file = self.path / f"{TRANSFORM_PREFIX}{self.build}.npz"
-            write_bytes(file, self.transform.to_bytes(), fsync=True)
-            transform = FileRecord(file.name, file.stat().st_size, file_sha256(file))
-        sentences, entries = (
-            sum(record.sentences for record in records),
-            sum(record.entries for record in records),
-        )
+            self.transform.write(file)
+            transform = FileRecord.of(file)
+        sentences = sum(record.sentences for record in records)
+        entries = sum(record.entries for record in records)
         manifest = Manifest(
             dim=self.dim,
             dtype=self.dtype,

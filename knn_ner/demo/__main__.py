@@ -46,12 +46,8 @@ class DemoSettings(TaggerSettings, VoteFlags, TunedIndexSettings, SeededRunSetti
 
 def parse_arguments(argv: list[str] | None = None) -> DemoSettings:
     """Read the command line of `python -m knn_ner.demo`."""
-    return read_command(
-        DemoSettings,
-        argv,
-        "Try a tagger with its datastore in the browser.",
-        "python -m knn_ner.demo",
-    )
+    about = "Try a tagger with its datastore in the browser."
+    return read_command(DemoSettings, argv, about, "python -m knn_ner.demo")
 
 
 def open_app(settings: DemoSettings) -> tuple[Any, str]:

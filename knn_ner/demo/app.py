@@ -1,6 +1,5 @@
 """The Gradio app: its components, its events, and its server."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -20,31 +19,32 @@ def build(backend: Backend, allow_edit: bool) -> gr.Blocks:
     """The app; without `allow_edit` it has neither a form nor an endpoint that adds sentences."""
     # One visitor at a time: the processor is the bottleneck, and additions must not overlap.
     one: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "tagger"}
-    private = one | {"api_visibility": "private", "show_progress": "hidden"}
+    one["show_progress"] = "hidden"
+    private = one | {"api_visibility": "private"}
 
     def tag(text: str, k: int, every: bool, temperature: float, weight: float) -> tuple:
-        answer = backend.answer(text, -1 if every else k, temperature, weight)
-        problem = _error(answer.error) if answer.error else ""
-        return problem, answer.sides, answer.neighbours, answer.words, answer.tags, text
+        try:
+            answer = backend.answer(text, -1 if every else k, temperature, weight)
+        except UserError as error:
+            return _error(error), HINT, "", [], [], text
+        return "", answer.sides, answer.neighbours, answer.words, answer.tags, text
 
     def tag_again(text: str, *settings: Any) -> tuple:
         if None in settings:
             return gr.skip(), gr.skip(), gr.skip()
         return tag(text, *settings)[:3] if text else ("", HINT, "")
 
-    def fill_form(words: Sequence[str], tags: Sequence[str], further: Sequence[str]) -> tuple:
+    def fill_form(words: list, tags: list, further: list[str]) -> tuple:
         return PARTS.form(words, tags, backend.labels(further)) if words else "", ""
 
-    def offer_type(
-        words: Sequence[str], tags: Sequence[str], entity_type: str, further: list[str]
-    ) -> tuple:
+    def offer_type(words: list, tags: list, entity_type: str, further: list[str]) -> tuple:
         try:
             further = [*further, check_type(entity_type)]
         except UserError as error:
             return gr.skip(), further, entity_type, _error(error)
         return fill_form(words, tags, further)[0], further, "", ""
 
-    def add_sentence(words: Sequence[str], tags: Sequence[str]) -> tuple:
+    def add_sentence(words: list | None, tags: list | None) -> tuple:
         try:
             added = backend.add(words or [], tags or [])
         except UserError as error:
@@ -54,17 +54,11 @@ def build(backend: Backend, allow_edit: bool) -> gr.Blocks:
     with gr.Blocks(title="kNN-NER", analytics_enabled=False) as app:
         about = _html("knn-about", PARTS.heading(backend.about()))
         with gr.Row(equal_height=True):
+            hint = "Type a sentence, press Enter"
             text = gr.Textbox(
-                label="Text",
-                placeholder="Type a sentence, press Enter",
-                max_lines=8,
-                scale=5,
-                min_width=320,
-                elem_id="knn-input",
+                label="Text", placeholder=hint, scale=5, min_width=320, elem_id="knn-input"
             )
-            button = gr.Button(
-                "Find entities", variant="primary", scale=1, min_width=140, elem_id="knn-tag"
-            )
+            button = gr.Button("Find entities", variant="primary", min_width=140, elem_id="knn-tag")
         with gr.Row():
             settings = k, every, *_ = _sliders(backend)
         problem = _html("knn-problem")
@@ -77,11 +71,9 @@ def build(backend: Backend, allow_edit: bool) -> gr.Blocks:
                 form = _html("knn-form")
                 with gr.Row(equal_height=True):
                     add = gr.Button("Add to the datastore", variant="primary", elem_id="knn-add")
+                    hint = "Another entity type"
                     entity_type = gr.Textbox(
-                        placeholder="Another entity type",
-                        show_label=False,
-                        container=False,
-                        elem_id="knn-type",
+                        placeholder=hint, show_label=False, container=False, elem_id="knn-type"
                     )
                     add_type = gr.Button("Offer this type", elem_id="knn-add-type")
                 told = _html("knn-told")
@@ -89,44 +81,19 @@ def build(backend: Backend, allow_edit: bool) -> gr.Blocks:
         neighbours = _html("knn-neighbours")
 
         answer = [problem, sides, neighbours, words, tags, shown_text]
-        tagged = gr.on(
-            [button.click, text.submit],
-            tag,
-            [text, *settings],
-            answer,
-            api_name="tag",
-            show_progress="hidden",
-            **one,
-        )
-        gr.on(
-            [setting.change for setting in settings],
-            tag_again,
-            [shown_text, *settings],
-            answer[:3],
-            trigger_mode="always_last",
-            **private,
-        )
-        every.change(
-            lambda every: gr.update(interactive=not every), every, k, queue=False, **private
-        )
+        asked, again = [button.click, text.submit], [shown_text, *settings]
+        tagged = gr.on(asked, tag, [text, *settings], answer, api_name="tag", **one)
+        changes = [setting.change for setting in settings]
+        gr.on(changes, tag_again, again, answer[:3], trigger_mode="always_last", **private)
+        every.change(lambda on: gr.update(interactive=not on), every, k, queue=False, **private)
         if allow_edit:
             tagged.then(fill_form, [words, tags, further], [form, told], queue=False, **private)
-            gr.on(
-                [add_type.click, entity_type.submit],
-                offer_type,
-                [words, tags, entity_type, further],
-                [form, further, entity_type, told],
-                js=READ_CHOSEN_TAGS,
-                **private,
-            )
-            add.click(
-                add_sentence,
-                [words, tags],
-                [told, about],
-                js=READ_CHOSEN_TAGS,
-                api_name="add",
-                **one,
-            ).then(tag_again, [shown_text, *settings], answer[:3], **private)
+            offered = [add_type.click, entity_type.submit]
+            chosen, shown = [words, tags, entity_type, further], [form, further, entity_type, told]
+            gr.on(offered, offer_type, chosen, shown, js=READ_CHOSEN_TAGS, **private)
+            one |= {"js": READ_CHOSEN_TAGS, "api_name": "add"}
+            added = add.click(add_sentence, [words, tags], [told, about], **one)
+            added.then(tag_again, again, answer[:3], **private)
     return app
 
 
@@ -140,22 +107,9 @@ def serve(app: gr.Blocks, host: str, port: int) -> str:
         UserError: if the port is taken, or the host is not an address of this machine.
     """
     # Only fonts of the system, so that nothing is loaded from other machines.
-    theme = gr.themes.Base(
-        primary_hue="teal",
-        neutral_hue="slate",
-        radius_size="lg",
-        font=["system-ui", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "sans-serif"],
-        font_mono=["ui-monospace", "Consolas", "Noto Sans Mono", "monospace"],
-    ).set(  # The contrast of the theme's own colours is too low.
-        body_text_color_subdued="*neutral_600",
-        block_info_text_color="*neutral_600",
-        block_title_text_color="*neutral_700",
-        block_label_text_color="*neutral_700",
-        button_primary_background_fill="*primary_700",
-        button_primary_background_fill_hover="*primary_800",
-        checkbox_border_color="*neutral_500",
-        checkbox_border_color_dark="*neutral_400",
-    )
+    fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"]}
+    fonts["font_mono"] = ["ui-monospace", "monospace"]
+    theme = gr.themes.Base(primary_hue="teal", neutral_hue="slate", radius_size="lg", **fonts)
     try:
         _, address, _ = app.launch(
             server_name=host,
@@ -179,7 +133,7 @@ def serve(app: gr.Blocks, host: str, port: int) -> str:
     return address
 
 
-def _error(error: UserError | str) -> str:
+def _error(error: UserError) -> str:
     return PARTS.message(f"error: {error}", "error")
 
 
@@ -191,29 +145,25 @@ def _sliders(backend: Backend) -> tuple[gr.Slider, gr.Checkbox, gr.Slider, gr.Sl
     start = backend.settings
     largest = max(min(LARGEST_K, backend.store.entries), start.k)
     first_k = start.k if start.k > 0 else min(64, largest)
-
-    def slider(
-        low: float, high: float, value: float, label: str, info: str, **more: Any
-    ) -> gr.Slider:
-        made = gr.Slider(low, high, value=value, label=label, info=info, **more)
-        # Gradio fails on an empty field, while a visitor types another number; the backend reports it.
-        made.preprocess = lambda payload: payload  # type: ignore[method-assign]
-        return made
-
+    longest = max(1.0, 5 * start.temperature)
     with gr.Column(min_width=220):
-        k = slider(
-            1, largest, first_k, "k", "Nearest stored tokens that vote.", step=1,
-            interactive=start.k > 0, elem_id="knn-k",
-        )  # fmt: skip
+        info = "Nearest stored tokens that vote."
+        k = _slider("k", info, 1, largest, 1, first_k, interactive=start.k > 0)
         every = gr.Checkbox(start.k == -1, label="every stored token votes", elem_id="knn-every")
     with gr.Column(min_width=220):
-        temperature = slider(
-            0.001, max(1.0, 5 * start.temperature), start.temperature, "temperature",
-            "The lower, the more the nearest count.", step=0.001, elem_id="knn-temperature",
-        )  # fmt: skip
+        info = "The lower, the more the nearest count."
+        temperature = _slider("temperature", info, 0.001, longest, 0.001, start.temperature)
     with gr.Column(min_width=220):
-        weight = slider(
-            0.0, 1.0, start.knn_weight, "knn_weight", "Share of the neighbours' vote in the mix.",
-            step=0.01, elem_id="knn-weight",
-        )  # fmt: skip
+        info = "Share of the neighbours' vote in the mix."
+        weight = _slider("knn_weight", info, 0.0, 1.0, 0.01, start.knn_weight)
     return k, every, temperature, weight
+
+
+def _slider(label: str, info: str, *limits: float, interactive: bool = True) -> gr.Slider:
+    low, high, step, value = limits
+    elem_id = f"knn-{label.removeprefix('knn_')}"
+    slider = gr.Slider(low, high, value, step=step, label=label, info=info, elem_id=elem_id)
+    slider.interactive = interactive
+    # Gradio fails on an empty field, while a visitor types another number; the backend reports it.
+    slider.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    return slider

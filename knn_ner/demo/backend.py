@@ -3,7 +3,7 @@
 import itertools
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from knn_ner.data.tags import ACCEPTED, OUTSIDE, is_tag, position_and_type, scheme_of_labels
 from knn_ner.datastore.reader import Datastore
@@ -32,71 +32,64 @@ class Answer:
         neighbours: HTML, the neighbours of each entity.
         words: words of the text, for the form.
         tags: tags of the mix, for the form.
-        error: one line; if it is not empty, the rest is.
     """
 
-    sides: str = HINT
-    neighbours: str = ""
-    words: list[str] = field(default_factory=list)
-    tags: list[str] = field(default_factory=list)
-    error: str = ""
+    sides: str
+    neighbours: str
+    words: list[str]
+    tags: list[str]
 
 
 class Backend:
-    """A tagger with its datastore, which answers visitors one after another.
+    """Answers visitors one after another.
 
     Args:
-        tagger: the tagger.
+        tagger: a tagger with its datastore.
 
     Raises:
         UserError: if the tagger has no datastore.
     """
 
     def __init__(self, tagger: KnnTagger):
-        if tagger.settings is None:
+        if tagger.store is None or tagger.settings is None:
             raise UserError("no datastore: give one, as the demo shows the neighbours stored in it")
-        self.tagger = tagger
-        self.settings = tagger.settings
+        self.tagger, self.settings = tagger, tagger.settings
         self._lock = threading.Lock()
 
     @property
     def store(self) -> Datastore:
         """The datastore as it was last read."""
-        if self.tagger.store is None:
-            raise UserError("no datastore")
+        assert self.tagger.store is not None, "checked in __init__"
         return self.tagger.store
 
     def answer(
         self, text: str, k: int | None, temperature: float | None, knn_weight: float | None
     ) -> Answer:
-        """Tag a text; an error is reported in the answer."""
-        try:
-            if k is None or temperature is None or knn_weight is None:
-                raise UserError("a setting is empty; give k, temperature and knn_weight")
-            if not text.strip():
-                raise UserError("no text found; type a sentence")
-            if len(text) > MAX_CHARACTERS:
-                raise UserError(
-                    f"{len(text)} characters found, at most {MAX_CHARACTERS} expected; give a shorter text"
-                )
-            settings = VoteSettings(int(k), float(temperature), float(knn_weight))
-            with self._lock:
-                # Other processes may have changed the datastore.
-                self.tagger.refresh()
-                (explained,) = self.tagger.explain_texts(
-                    [text], neighbours=SHOWN_NEIGHBOURS, settings=settings
-                )
-                palette = Palette(self.tagger.labels)
-        except UserError as error:
-            return Answer(error=str(error))
-        prediction = explained.prediction
-        words, joiner = prediction.text.words, self.tagger.tagger.encoding.joiner
-        return Answer(
-            PARTS.side_by_side(text, prediction.base_entities, prediction.entities, palette),
-            neighbours(explained.entities, words, palette, joiner),
-            words,
-            prediction.tags,
-        )
+        """Tag a text; None is a setting that the visitor has not filled in.
+
+        Raises:
+            UserError: if a setting is missing or out of range, or the text is empty or too long.
+        """
+        if k is None or temperature is None or knn_weight is None:
+            raise UserError("a setting is empty; give k, temperature and knn_weight")
+        if not text.strip():
+            raise UserError("no text found; type a sentence")
+        if len(text) > MAX_CHARACTERS:
+            limit = f"at most {MAX_CHARACTERS} expected; give a shorter text"
+            raise UserError(f"{len(text)} characters found, {limit}")
+        settings = VoteSettings(int(k), float(temperature), float(knn_weight))
+        with self._lock:
+            # Other processes may have changed the datastore.
+            self.tagger.refresh()
+            (explained,) = self.tagger.explain_texts(
+                [text], neighbours=SHOWN_NEIGHBOURS, settings=settings
+            )
+            palette = Palette(self.tagger.labels)
+        found = explained.prediction
+        words, joiner = found.text.words, self.tagger.tagger.encoding.joiner
+        sides = PARTS.side_by_side(text, found.base_entities, found.entities, palette)
+        shown = neighbours(explained.entities, words, palette, joiner)
+        return Answer(sides, shown, words, found.tags)
 
     def add(self, words: Sequence[str], tags: Sequence[str]) -> str:
         """Add a corrected sentence to the datastore.
@@ -105,8 +98,7 @@ class Backend:
             The message to the visitor.
 
         Raises:
-            UserError: if the tags do not fit the words, the scheme or each other, or the datastore cannot be
-                written.
+            UserError: if the tags do not fit the words, the scheme or each other, or the datastore cannot be written.
         """
         if not words:
             raise UserError("no sentence found; tag one first, then correct it")
@@ -168,21 +160,12 @@ def check_type(entity_type: str) -> str:
 def neighbours(
     entities: Sequence[ExplainedEntity], words: Sequence[str], palette: Palette, joiner: str
 ) -> str:
-    """The neighbours of each entity, word by word, as HTML.
+    """The neighbours of each entity of a text, word by word, as HTML; `joiner` stands between two words.
 
     An entity of the tagger alone is left out if entities of the mix cover all of its words, because these show the same
     neighbours.
-
-    Args:
-        entities: in the order of the text.
-        words: the words of the text.
-        palette: the colours of the entity types.
-        joiner: what stands between two words, a space or nothing.
     """
-    covered = {word for each in entities if each.found_by != "base" for word in range(*each.words)}
-    shown = [
-        each
-        for each in entities
-        if each.found_by != "base" or not covered.issuperset(range(*each.words))
-    ]
+    mixed = [each for each in entities if each.found_by != "base"]
+    covered = {word for each in mixed for word in range(*each.words)}
+    shown = [e for e in entities if e in mixed or not covered.issuperset(range(*e.words))]
     return PARTS.neighbours(shown, words, palette, joiner)

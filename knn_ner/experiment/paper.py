@@ -24,7 +24,7 @@ BACKBONES = {
     "ShannonAI/ChineseBERT-large": "ChineseBERT-Large",
 }
 
-# The folder of each corpus, as scripts/prepare_data.py calls it.
+# The names of the corpora in scripts/prepare_data.py, and of their folders.
 CORPORA = {
     "conll03_en": "conll2003",
     "msra_zh": "msra",
@@ -62,7 +62,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Training:
-    """What a published training runs with."""
+    """The published settings of a training that the tables compare with those of a run."""
 
     encoder: str
     lr: float
@@ -70,7 +70,7 @@ class Training:
     corpus: str
 
     def differences(self, settings: Mapping[str, Any]) -> list[str]:
-        """How the settings of a run differ, in words.
+        """Name the settings of a run that differ.
 
         Args:
             settings: the settings that `train_results.json` records.
@@ -136,7 +136,7 @@ def published_experiments() -> list[PublishedExperiment]:
             training = Training(
                 row["backbone"], float(row["lr"]), int(row["max_epochs"]), CORPORA[row["dataset"]]
             )
-            # The published scripts of Resume choose no vote: they try many on the test set.
+            # The published scripts of Resume try many settings on the test set and choose none.
             if row["dataset"] != "resume_zh":
                 vote = int(row["k"]), float(row["temperature"]), float(row["knn_weight"])
         found.append(

@@ -47,7 +47,7 @@ class Result:
         experiment: the published experiment that it belongs to.
         seed: the random seed.
         settings: the source of k, temperature and knn_weight: `published`, `tuned` or the values themselves; then
-            what of encoder, learning rate, epochs and corpus is not the published one.
+            the encoder, learning rate, epochs and corpus that differ from the published ones.
         scores: for each of `SYSTEMS` the quantities of `MEASURED`; `base` has no gain.
     """
 
@@ -65,31 +65,22 @@ class Line:
     Attributes:
         experiment: the published experiment.
         system: one of `SYSTEMS`.
-        settings: the source of k, temperature and knn_weight.
+        model: the name of the encoder, with `+kNN` for kNN.
+        published: the published score, if there is one.
+        gain: the published gain of kNN in F1, if there is one; None for the tagger.
+        settings: see `Result`.
         seeds: the number of seeds.
         measured: for each name of `MEASURED` one value per seed; empty if there is no result.
     """
 
     experiment: PublishedExperiment
     system: str
+    model: str
+    published: Score | None
+    gain: float | None
     settings: str
     seeds: int
     measured: dict[str, list[float]]
-
-    @property
-    def model(self) -> str:
-        """The name of the encoder, with `+kNN` for kNN."""
-        return self.experiment.backbone + ("+kNN" if self.system == "knn" else "")
-
-    @property
-    def published(self) -> Score | None:
-        """The published score, if there is one."""
-        return self.experiment.base if self.system == "base" else self.experiment.knn
-
-    @property
-    def published_gain(self) -> float | None:
-        """The published gain of kNN in F1, if there is one; None for the tagger."""
-        return self.experiment.gain if self.system == "knn" else None
 
 
 def collect_results(runs: str | Path) -> tuple[list[Result], list[str]]:
@@ -160,7 +151,6 @@ def _read_result(path: Path, known: Sequence[PublishedExperiment]) -> Result:
 
 
 def _differences(path: Path, experiment: PublishedExperiment) -> list[str]:
-    """How encoder, learning rate, epochs and corpus of a run differ from the published ones."""
     for folder in list(path.parents)[:2]:
         trained = folder / "train_results.json"
         if experiment.training and trained.is_file():
@@ -170,7 +160,7 @@ def _differences(path: Path, experiment: PublishedExperiment) -> list[str]:
 
 def _settings(data: dict[str, Any], experiment: PublishedExperiment) -> str:
     source = data.get("settings_source", "given")
-    # Scripts without a vote (Resume) tried many settings on the test set.
+    # The published scripts of Resume try many settings on the test set and choose none.
     swept = "; no published choice exists" if experiment.training and not experiment.vote else ""
     if source != "given":
         return f"{source}{swept}"
@@ -189,16 +179,18 @@ def make_lines(results: Sequence[Result]) -> list[Line]:
     """
     lines = []
     for experiment in published_experiments():
-        own = [result for result in results if result.experiment == experiment]
-        for settings in sorted({result.settings for result in own}) or ["-"]:
-            runs = [result for result in own if result.settings == settings]
+        found = [result for result in results if result.experiment == experiment]
+        for settings in sorted({result.settings for result in found}) or ["-"]:
+            runs = [result for result in found if result.settings == settings]
             runs.sort(key=lambda result: result.seed)
-            for system in SYSTEMS:
+            for system, model, published, gain in (
+                ("base", experiment.backbone, experiment.base, None),
+                ("knn", f"{experiment.backbone}+kNN", experiment.knn, experiment.gain),
+            ):
                 scores = [run.scores[system] for run in runs]
-                measured = {
-                    name: [each[name] for each in scores if name in each] for name in MEASURED
-                }
-                lines.append(Line(experiment, system, settings, len(runs), measured))
+                own = {name: [each[name] for each in scores if name in each] for name in MEASURED}
+                line = Line(experiment, system, model, published, gain, settings, len(runs), own)
+                lines.append(line)
     return lines
 
 
@@ -226,7 +218,7 @@ def to_csv(lines: Sequence[Line]) -> str:
     """
     rows = []
     for line in lines:
-        score, gain = line.published, line.published_gain
+        score = line.published
         row = {
             "dataset": line.experiment.dataset,
             "backbone": line.experiment.backbone,
@@ -237,7 +229,7 @@ def to_csv(lines: Sequence[Line]) -> str:
             "published_precision": f"{score.precision:.2f}" if score else "",
             "published_recall": f"{score.recall:.2f}" if score else "",
             "published_f1": f"{score.f1:.2f}" if score else "",
-            "published_gain": "" if gain is None else f"{gain:.2f}",
+            "published_gain": "" if line.gain is None else f"{line.gain:.2f}",
             "published_harmonic_mean": f"{score.harmonic_mean:.2f}" if score else "",
             "published_f1_marked": "yes" if score and not score.is_consistent else "",
         }

@@ -9,7 +9,7 @@ The page is one file and loads nothing. It holds the text of the split and of th
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from knn_ner.settings import (
     CorpusSettings,
@@ -21,6 +21,9 @@ from knn_ner.settings import (
 )
 from knn_ner.utils.arguments import flag, output_file, positive_int
 from knn_ner.utils.command import read_command, run_main
+
+if TYPE_CHECKING:
+    from knn_ner.explain.cases import CaseWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,31 +42,25 @@ class ExplainSettings(
 
 def parse_arguments(argv: list[str] | None = None) -> ExplainSettings:
     """Read the command line of `python -m knn_ner.explain`."""
-    return read_command(
-        ExplainSettings,
-        argv,
-        "Show on one HTML page what the neighbours fixed, broke and changed, and the neighbours.",
-        "python -m knn_ner.explain",
-    )
+    about = "Show on one HTML page what the neighbours fixed, broke and changed."
+    return read_command(ExplainSettings, argv, about, "python -m knn_ner.explain")
 
 
-def explain(settings: ExplainSettings) -> dict[str, Any]:
+def explain(settings: ExplainSettings) -> "tuple[CaseWriter, str]":
     """Write the page.
 
     Returns:
-        The number of cases with each outcome, both F1, the size of the page in bytes, and the seconds taken.
+        The writer, which has counted the cases and computes F1, and the page.
 
     Raises:
         UserError: if the corpus, the tagger or the datastore cannot be read, or a setting is out of range.
     """
     # Imported here because torch takes seconds, and `--help` does not need it.
     from knn_ner.data.corpus import read_corpus
-    from knn_ner.explain.cases import OUTCOMES
     from knn_ner.explain.page import build_page, explain_split
     from knn_ner.tagging.knn_tagger import KnnTagger
     from knn_ner.utils.files import write_text
 
-    start = time.perf_counter()
     corpus = read_corpus(
         settings.data_dir, settings.file_name, splits=(settings.split,), comments=settings.comments
     )
@@ -74,22 +71,17 @@ def explain(settings: ExplainSettings) -> dict[str, Any]:
     writer, data = explain_split(tagger, corpus, settings.split, settings.neighbours)
     page = build_page(f"{Path(settings.data_dir).resolve().name}, {settings.split}", data)
     write_text(settings.out, page)
-    return {
-        "outcomes": {outcome: writer.outcomes[outcome] for outcome in OUTCOMES},
-        "base_f1": writer.f1("base"),
-        "knn_f1": writer.f1("knn"),
-        "bytes": len(page.encode()),
-        "seconds": round(time.perf_counter() - start, 2),
-    }
+    return writer, page
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line."""
-    settings = parse_arguments(argv)
-    result = explain(settings)
-    outcomes = ", ".join(f"{count} {name}" for name, count in result["outcomes"].items())
-    print(f"F1 {result['base_f1']:.2f} (tagger alone) -> {result['knn_f1']:.2f}; {outcomes}")
-    print(f"{settings.out}: {result['bytes'] / 1e6:.1f} MB, {result['seconds']:.1f} s")
+    settings, start = parse_arguments(argv), time.perf_counter()
+    writer, page = explain(settings)
+    outcomes = ", ".join(f"{count} {name}" for name, count in writer.outcomes.items())
+    print(f"F1 {writer.f1('base'):.2f} (tagger alone) -> {writer.f1('knn'):.2f}; {outcomes}")
+    seconds = time.perf_counter() - start
+    print(f"{settings.out}: {len(page.encode()) / 1e6:.1f} MB, {seconds:.1f} s")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from knn_ner.datastore.reader import Datastore
 from knn_ner.evaluation.metrics import percentages
 from knn_ner.explain.projection import project_to_map
 from knn_ner.html.renderer import Palette
-from knn_ner.tagging.entities import Neighbour, WordEvidence
+from knn_ner.tagging.entities import Neighbour
 from knn_ner.tagging.explanation import ExplainedText
 
 EntityRange = tuple[str, int, int]
@@ -47,8 +47,8 @@ class Case:
     @property
     def words(self) -> range:
         """The words from the first to the last of these entities."""
-        entities = (*self.gold, *self.base, *self.knn)
-        return range(min(first for _, first, _ in entities), max(stop for *_, stop in entities))
+        _, starts, stops = zip(*self.gold, *self.base, *self.knn, strict=True)
+        return range(min(starts), max(stops))
 
     @property
     def outcome(self) -> str:
@@ -65,9 +65,7 @@ def find_cases(
 ) -> list[Case]:
     """Group the entities of a sentence: two that share a word belong to one case, directly or through others."""
     sources = {"gold": gold, "base": base, "knn": knn}
-    entities = sorted(
-        (entity[1], entity[2], name, entity) for name in sources for entity in sources[name]
-    )
+    entities = sorted((each[1], each[2], name, each) for name in sources for each in sources[name])
     groups: list[dict[str, list[EntityRange]]] = []
     end = -1
     for start, stop, name, entity in entities:
@@ -95,7 +93,7 @@ class CaseWriter:
 
     store: Datastore
     cosine: bool
-    outcomes: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(OUTCOMES, 0)))
     _counts: Counter[str] = field(default_factory=Counter)
     _labels: dict[str, int] = field(default_factory=dict)
     _palette: Palette = field(default_factory=Palette)
@@ -149,15 +147,10 @@ class CaseWriter:
         ]
         neighbours = [part for each in evidence.neighbours for part in self._neighbour(each)]
         keys = self._map(explained.hidden[word], explained.around[word])
-        return [*self._answers(evidence), vote, neighbours, keys]
-
-    def _answers(self, evidence: WordEvidence) -> list:
-        answers = (
-            (evidence.base, evidence.base_score),
-            (evidence.label, evidence.score),
-            (evidence.without, evidence.without_score),
-        )
-        return [part for label, score in answers for part in (self._label(label), round(score, 3))]
+        base, mix = self._label(evidence.base), self._label(evidence.label)
+        without = self._label(evidence.without), round(evidence.without_score, 3)
+        scores = round(evidence.base_score, 3), round(evidence.score, 3)
+        return [base, scores[0], mix, scores[1], *without, vote, neighbours, keys]
 
     def _neighbour(self, neighbour: Neighbour) -> Iterable[float]:
         number = self._stored.get(neighbour.sentence_id)

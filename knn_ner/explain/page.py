@@ -15,13 +15,7 @@ MAP_TOKENS = 32
 def explain_split(
     tagger: KnnTagger, corpus: Corpus, split: str, neighbours: int
 ) -> tuple[CaseWriter, dict[str, Any]]:
-    """Tag a split and collect the evidence for its entities.
-
-    Args:
-        tagger: a tagger with its datastore.
-        corpus: holds the split.
-        split: name of the split.
-        neighbours: how many to show for each word.
+    """Tag a split and collect the evidence for its entities; `neighbours` are shown for each word.
 
     Returns:
         The writer with the counts of all cases, and the data of the page.
@@ -34,15 +28,12 @@ def explain_split(
         raise UserError("no datastore: give one, as the page shows the neighbours stored in it")
     sentences = corpus.splits[split]
     writer = CaseWriter(store, cosine=tagger.similarity == "cosine")
-    gold_words = (
-        [word for _, first, stop in entity_ranges(sentence.tags) for word in range(first, stop)]
-        for sentence in sentences
-    )
+    ranges = [entity_ranges(sentence.tags) for sentence in sentences]
     explained = tagger.explain_texts(
         (sentence.words for sentence in sentences),
         len(sentences),
         neighbours=neighbours,
-        also=gold_words,
+        also=([word for _, *ends in each for word in range(*ends)] for each in ranges),
         around=max(MAP_TOKENS, neighbours),
     )
     for sentence, text in zip(sentences, explained, strict=True):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForTokenClassification,
@@ -24,6 +25,10 @@ from transformers import (
 
 import ChineseBert
 from ChineseBert.loading import first_sentence, quiet_transformers
+from knn_ner.model import bert_mlp  # noqa: F401  its model type is registered
+from knn_ner.model.hub_labels import label_changes, project_labels
+from knn_ner.model.letter_case import set_lowercase, warn_of_default
+from knn_ner.model.model_files import check_tokenizer_files, check_weight_files
 from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import atomic_path
 from knn_ner.utils.text import some
@@ -38,19 +43,44 @@ HIDDEN_DROPOUT = re.compile(
 logger = logging.getLogger(__name__)
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str | Path, lowercase: bool | None = None) -> PreTrainedTokenizerBase:
     """Load the tokeniser of a folder or hub name.
 
+    Args:
+        source: folder or hub name.
+        lowercase: whether text is put in lower case; None keeps the tokeniser's own way.
+
     Raises:
-        UserError: if there is none, or its special tokens cannot be used.
+        UserError: if there is none, it is damaged, or its special tokens cannot be used.
     """
     source = ChineseBert.resolve(source)
+    check_tokenizer_files(Path(source))
     if ChineseBert.is_chinesebert_folder(source):
-        return ChineseBert.load_tokenizer(source)
-    with _one_line_errors(source, "tokeniser"):
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    _check_special_tokens(source, tokenizer)
+        tokenizer: PreTrainedTokenizerBase = ChineseBert.load_tokenizer(source)
+    else:
+        with _one_line_errors(source, "tokeniser"):
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        if len(set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)) < 2:
+            raise UserError(
+                f"{source}: no vocabulary found, expected {', '.join(tokenizer.vocab_files_names.values())}; "
+                "copy the encoder's own there"
+            )
+        _check_special_tokens(source, tokenizer)
+    if lowercase is None:
+        warn_of_default(source, tokenizer)
+    else:
+        set_lowercase(source, tokenizer, lowercase)
     return tokenizer
+
+
+def load_config(source: str | Path) -> PreTrainedConfig:
+    """Load the configuration of a folder or hub name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    with _one_line_errors(source, "configuration"):
+        return AutoConfig.from_pretrained(source)
 
 
 def load_encoder(
@@ -68,7 +98,7 @@ def load_encoder(
         hidden_dropout_prob: dropout of the encoder; None keeps that of its configuration.
 
     Raises:
-        UserError: if the encoder cannot be loaded or does not support the classifier.
+        UserError: if the encoder is damaged or does not support the classifier.
     """
     source = ChineseBert.resolve(source)
     settings: dict[str, Any] = {
@@ -76,9 +106,12 @@ def load_encoder(
         "label2id": {label: index for index, label in enumerate(labels)},
     }
     if ChineseBert.is_chinesebert_folder(source):
+        check_weight_files(Path(source))
         if hidden_dropout_prob is not None:
             settings["hidden_dropout_prob"] = hidden_dropout_prob
-        return ChineseBert.load_model(source, classifier=classifier, **settings)
+        model: PreTrainedModel = ChineseBert.load_model(source, classifier=classifier, **settings)
+        check_finite(source, model)
+        return model
     if classifier != "linear":
         raise UserError(
             f"--classifier {classifier}: {source} is not a ChineseBERT, which alone has it; use linear"
@@ -105,14 +138,17 @@ def load_encoder(
             f"{source}: {len(missing)} of the encoder's weights are missing or of another shape "
             f"({some(missing, 3)}); expected the weights of a whole {type(model).__name__}"
         )
+    check_finite(source, model)
     return model
 
 
 def load_tagger(source: str | Path) -> PreTrainedModel:
     """Load a trained token-classification model, in evaluation mode and float32.
 
+    Labels of other code become tags (`project_labels`); the classifier loses the rows of those that have none.
+
     Raises:
-        UserError: if the model cannot be loaded or lacks trained weights.
+        UserError: if the model cannot be loaded, lacks trained weights, or has labels without a clear meaning.
     """
     with _one_line_errors(source, "tagger"):
         model, info = AutoModelForTokenClassification.from_pretrained(
@@ -124,6 +160,8 @@ def load_tagger(source: str | Path) -> PreTrainedModel:
             f"{source}: weights of {', '.join(missing[:3])} not found, expected a trained tagger such as "
             "the folder `model` that knn_ner.train writes"
         )
+    check_finite(source, model)
+    _translate_labels(source, model)
     return model.eval()
 
 
@@ -137,6 +175,27 @@ def save_tagger(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
 def tagger_labels(model: PreTrainedModel) -> list[str]:
     """Return the label list of a tagger."""
     return [label for _, label in sorted((model.config.id2label or {}).items())]
+
+
+def check_finite(source: str | Path, model: PreTrainedModel) -> None:
+    """Raise UserError if a weight is NaN or infinite."""
+    for name, weight in model.named_parameters():
+        # A sum is NaN or infinite if one of its terms is; it needs no memory.
+        if not weight.detach().sum().isfinite():
+            raise UserError(
+                f"{source}: NaN or infinite values in {name}; the training of this model went wrong: take another "
+                "checkpoint"
+            )
+
+
+def only_head(model: PreTrainedModel) -> nn.Module | None:
+    """Return the module that maps the encoder's output to logits; None if it is more than one (ModernBERT)."""
+    heads = [
+        module
+        for name, module in model.named_children()
+        if name != model.base_model_prefix and next(module.parameters(), None) is not None
+    ]
+    return heads[0] if len(heads) == 1 else None
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -169,20 +228,57 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 def _check_special_tokens(source: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UserError for special tokens that windows and batches cannot reproduce."""
     name = type(tokenizer).__name__
-    encoded = tokenizer("a", return_special_tokens_mask=True)
+    encoded = tokenizer("a 1 中", return_special_tokens_mask=True, return_token_type_ids=True)
     special = encoded["special_tokens_mask"]
-    if sum(special) != 2 or not (special[0] and special[-1]):
+    before = special.index(0) if 0 in special else (len(special) + 1) // 2
+    after = sum(special) - before
+    if (before, after) != (1, 1):
         raise UserError(
-            f"{source}: {name} puts {sum(special)} special tokens around a text and {special[0]} of them before "
-            "it, expected one at each end as with BERT, RoBERTa and ChineseBERT; use another encoder"
+            f"{source}: {name} puts {before} special tokens before a text and {after} after it, expected one at "
+            "each end as with BERT, RoBERTa and ChineseBERT; use another encoder"
         )
-    if any(encoded.get("token_type_ids", ())):
+    if any(encoded["token_type_ids"]):
         raise UserError(
             f"{source}: {name} gives token types {sorted(set(encoded['token_type_ids']))}, expected 0 for all "
             "word pieces; use another encoder"
         )
     if tokenizer.pad_token_id is None:
         raise UserError(f"{source}: {name} has no padding token, expected one; use another encoder")
+
+
+def _translate_labels(source: str | Path, model: PreTrainedModel) -> None:
+    """Give a model the tags of its labels, in place."""
+    labels = tagger_labels(model)
+    try:
+        tags = project_labels(labels)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+    changes = label_changes(labels, tags)
+    if not changes:
+        return
+    logger.info(f"{source}: label {changes}")
+    if None in tags:
+        _keep_rows(model, [index for index, tag in enumerate(tags) if tag is not None])
+    kept = [tag for tag in tags if tag is not None]
+    model.config.id2label = dict(enumerate(kept))
+    model.config.label2id = {tag: index for index, tag in enumerate(kept)}
+
+
+def _keep_rows(model: PreTrainedModel, rows: list[int]) -> None:
+    """Remove all other rows of the classifier's last layer, so that their labels have no probability."""
+    encoder = model.base_model_prefix + "."
+    heads = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith(encoder)
+    ]
+    last = heads[-1]
+    for parameter in (last.weight, last.bias):
+        if parameter is not None:
+            parameter.data = parameter.data[rows]
+    last.out_features = len(rows)
+    tagger: Any = model
+    tagger.num_labels = len(rows)
 
 
 def _set_dropout(config: PreTrainedConfig, probability: float) -> bool:
@@ -203,10 +299,14 @@ def _one_line_errors(source: str | Path, what: str) -> Iterator[None]:
         raise UserError(
             f"{source}: config.json not found, expected the folder of a Hugging Face {what}"
         )
+    if folder.is_dir() and what in ("encoder", "tagger"):
+        check_weight_files(folder)
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise all kinds for a bad file
         raise UserError(
             f"{source}: no {what} could be loaded, expected a folder or a Hugging Face hub name "
             f"({first_sentence(error)})"

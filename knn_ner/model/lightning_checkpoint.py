@@ -22,8 +22,13 @@ PREFIX = "model."
 CLASSIFIERS = (
     ("classifier.dense_layer.", "classifier.0."),  # ChineseBERT's mlp: dense, tanh, dense
     ("classifier.dense_to_labels_layer.", "classifier.2."),
-    ("classifier.classifier.", "classifier."),  # the BERT tagger of mrc-for-flat-nested-ner
+    # The BERT tagger of mrc-for-flat-nested-ner: one layer, or two (dense, activation, dropout, dense).
+    ("classifier.classifier.", "classifier."),
+    ("classifier.classifier1.", "classifier.0."),
+    ("classifier.classifier2.", "classifier.3."),
 )
+# The last layer of each classifier.
+LAST_LAYERS = {"mlp": "classifier.2", "bert_mlp": "classifier.3", "linear": "classifier"}
 # Buffers of 0, 1, 2, ...; recent releases of transformers do not save them.
 POSITION_IDS = re.compile(r"(^|\.)position_ids$")
 
@@ -68,28 +73,44 @@ class LightningCheckpoint:
         weights: the weights by name.
         settings: the hyper-parameters.
         unused: names of other tensors in the file, such as those of a metric.
+        head: names of the classifier's weights in the file.
     """
 
     weights: dict[str, torch.Tensor]
     settings: dict[str, Any]
     unused: list[str]
+    head: list[str]
 
     @property
-    def classifier(self) -> str:
-        """The head, `linear` or `mlp`, as in `load_encoder`."""
-        return "mlp" if "classifier.2.weight" in self.weights else "linear"
+    def classifier(self) -> str | None:
+        """The classifier, a key of LAST_LAYERS; None for an unknown one."""
+        for name, layer in LAST_LAYERS.items():
+            if f"{layer}.weight" in self.weights:
+                return name
+        return None
 
     @property
     def last_layer(self) -> list[str]:
-        """Names of the layer that has a row for each label; empty for an unknown classifier."""
-        layer = "classifier.2" if self.classifier == "mlp" else "classifier"
-        names = [f"{layer}.weight", f"{layer}.bias"]
-        return names if all(name in self.weights for name in names) else []
+        """Names of the weights that have a row for each label; empty for an unknown classifier."""
+        layer = LAST_LAYERS.get(self.classifier or "")
+        return [f"{layer}.weight", f"{layer}.bias"] if layer else []
 
     @property
     def num_labels(self) -> int | None:
         """Number of labels of the classifier; None for an unknown classifier."""
         return len(self.weights[self.last_layer[0]]) if self.last_layer else None
+
+    @property
+    def is_chinese(self) -> bool | None:
+        """Whether the training was on Chinese, by `language` or the flag `chinese`; None if neither is there."""
+        if "language" in self.settings:
+            return {"zh": True, "en": False}.get(self.settings["language"])
+        return self.flag("chinese")
+
+    def flag(self, name: str) -> bool | None:
+        """A hyper-parameter that is a flag, however it was written; None if it is not there."""
+        value = self.settings.get(name)
+        return None if value is None else str(value).lower() in ("true", "1", "yes")
 
 
 def read_lightning_checkpoint(path: str | Path) -> LightningCheckpoint:
@@ -115,7 +136,8 @@ def read_lightning_checkpoint(path: str | Path) -> LightningCheckpoint:
     settings = content.get("hyper_parameters") or {}
     if isinstance(settings, argparse.Namespace):
         settings = vars(settings)
-    return LightningCheckpoint(weights, dict(settings), unused)
+    head = [name.removeprefix(PREFIX) for name in state if name.startswith(f"{PREFIX}classifier")]
+    return LightningCheckpoint(weights, dict(settings), unused, head)
 
 
 def _own_name(name: str) -> str:

@@ -1,6 +1,6 @@
 """LightningModule of a tagger: loss, optimiser, dev score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,16 +11,14 @@ from torch.nn import LayerNorm
 from torch.optim import AdamW
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
-from knn_ner.data.word_decoding import WordDecoder
-
 
 class Tagger(pl.LightningModule):
     """A token-classification model, trained with cross entropy over word pieces.
 
     Args:
         model: maps input_ids (B, T), attention_mask (B, T) and the tokeniser's features to logits (B, T, L).
-        dev: decoder of the dev sentences; validation batches hold their rows.
-        score: maps the predicted tags of the words of the dev sentences to F1 in percent.
+        rows: number of word pieces of the dev sentences; validation batches hold their rows.
+        score: maps the predicted label ids (rows,) of the dev sentences to scores in percent, by name.
         lr: highest learning rate.
         weight_decay: weight decay of AdamW.
         warmup_proportion: share of steps in which the learning rate rises.
@@ -30,8 +28,8 @@ class Tagger(pl.LightningModule):
     def __init__(
         self,
         model: PreTrainedModel,
-        dev: WordDecoder,
-        score: Callable[[list[list[str]]], float],
+        rows: int,
+        score: Callable[[np.ndarray], Mapping[str, float]],
         *,
         lr: float,
         weight_decay: float,
@@ -42,8 +40,8 @@ class Tagger(pl.LightningModule):
         self.model = model
         self.lr, self.weight_decay, self.warmup_proportion = lr, weight_decay, warmup_proportion
         self.seed = seed
-        self.decoder, self.score = dev, score
-        self.predicted = np.zeros(dev.rows, dtype=np.int64)
+        self.score = score
+        self.predicted = np.zeros(rows, dtype=np.int64)
 
     def on_fit_start(self) -> None:
         # Hugging Face models load in evaluation mode, and Lightning keeps that mode:
@@ -66,7 +64,8 @@ class Tagger(pl.LightningModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        self.log("dev_f1", self.score(self.decoder.sentences(self.predicted)), prog_bar=True)
+        for name, value in self.score(self.predicted).items():
+            self.log(name, value, prog_bar=name == "dev_f1")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make AdamW without decay of biases and layer norms; linear warm-up, then linear decay to zero."""

@@ -78,7 +78,7 @@ def ending_together(group: "ProcessGroup") -> Iterator[None]:
         if isinstance(error, Exception) and not isinstance(error, AgreedError):
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             with suppress(AgreedError):
-                group.fail(f"{kind}{error}")
+                group.all_gather(error=f"{kind}{error}")
         if group.rank == 0:
             raise
         if not expected:
@@ -128,8 +128,13 @@ def _start(settings: ProcessSettings) -> "ProcessGroup":
         os.environ[PARENT_VARIABLE] = str(os.getpid())
     try:
         fabric = Fabric(accelerator=device.type, devices=devices, num_nodes=nodes, strategy="ddp")
-        if isinstance(getattr(fabric.strategy, "cluster_environment", None), LightningEnvironment):
-            _check_addresses(nodes)
+        missing = [name for name in ADDRESS_VARIABLES if name not in os.environ]
+        environment = getattr(fabric.strategy, "cluster_environment", None)
+        if nodes > 1 and missing and isinstance(environment, LightningEnvironment):
+            raise UserError(
+                f"--num_nodes {nodes}: {' and '.join(missing)} not found in the environment; set "
+                f"{', '.join(ADDRESS_VARIABLES)} on each machine, or start the command by torchrun"
+            )
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -144,16 +149,6 @@ def _start(settings: ProcessSettings) -> "ProcessGroup":
 
 def _started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def _check_addresses(nodes: int) -> None:
-    """Raise `UserError` if a variable is missing that several machines need to connect."""
-    missing = [name for name in ADDRESS_VARIABLES if name not in os.environ]
-    if nodes > 1 and missing:
-        raise UserError(
-            f"--num_nodes {nodes}: {' and '.join(missing)} not found in the environment; set "
-            f"{', '.join(ADDRESS_VARIABLES)} on each machine, or start the command by torchrun"
-        )
 
 
 @contextmanager

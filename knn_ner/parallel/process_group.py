@@ -22,22 +22,16 @@ MAX_NUMBERS = 8
 class ProcessGroup:
     """The processes that share a command; by default a single process.
 
-    All processes call `all_gather` or `barrier` before they exchange arrays. A process that failed calls `fail`
-    instead, so no other process waits for it.
+    All processes call `all_gather` or `barrier` before they exchange arrays. A process that failed calls `all_gather`
+    with its error, so no other process waits for it.
 
-    Attributes:
+    Args:
         rank: number of this process, from 0.
-        size: number of processes.
+        size: number of processes; above 1, torch's default process group has to exist.
+        device: device of the tensors in `all_gather_rows` and `all_to_all`.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, device: str | torch.device = "cpu"):
-        """Join the group.
-
-        Args:
-            rank: number of this process.
-            size: number of processes; above 1, torch's default process group has to exist.
-            device: device of the tensors in `all_gather_rows` and `all_to_all`.
-        """
         self.rank, self.size = rank, size
         if size > 1:
             self._cpu = self._device = dist.new_group(backend="gloo", timeout=COLLECTIVE_TIMEOUT)
@@ -46,33 +40,38 @@ class ProcessGroup:
 
     def barrier(self) -> None:
         """Wait for every process; raises as `all_gather`."""
-        self._exchange((), "")
+        self.all_gather()
 
-    def all_gather(self, *numbers: int) -> list[list[int]]:
+    def all_gather(self, *numbers: int, error: str = "") -> list[list[int]]:
         """Send up to `MAX_NUMBERS` integers to every process.
+
+        Args:
+            numbers: the integers.
+            error: message of a process that failed, which the call raises in every process.
 
         Returns:
             The numbers of each process, by rank.
 
         Raises:
-            AgreedError: if a process called `fail` or ended.
+            AgreedError: if a process failed or ended.
         """
-        return self._exchange(numbers, "")
-
-    def fail(self, message: str) -> None:
-        """Raise an error in every process: in this one now, in the others at their next call of the group.
-
-        Raises:
-            AgreedError: always, unless this is the only process.
-        """
-        self._exchange((), message)
+        if self.size == 1:
+            return [list(numbers)]
+        # The first number tells whether the process failed: one collective call is enough if none did.
+        sent = torch.zeros(1 + MAX_NUMBERS, dtype=torch.int64)
+        sent[: 1 + len(numbers)] = torch.tensor([bool(error), *numbers])
+        received = [torch.empty_like(sent) for _ in range(self.size)]
+        with _closed_connection_as_error():
+            dist.all_gather(received, sent, group=self._cpu)
+            if any(row[0] for row in received):
+                errors = [error] * self.size
+                dist.all_gather_object(errors, error, group=self._cpu)
+                rank, message = next((r, text) for r, text in enumerate(errors) if text)
+                raise AgreedError(f"process {rank}: {message}")
+        return [row[1 : 1 + len(numbers)].tolist() for row in received]
 
     def check_same(self, what: str, digest: str) -> None:
-        """Check that a hexadecimal digest is the same in all processes.
-
-        Args:
-            what: name of the hashed content, for the error message.
-            digest: the digest in this process.
+        """Check that a hexadecimal digest of something is the same in all processes.
 
         Raises:
             AgreedError: if a process has another digest than process 0.
@@ -142,22 +141,6 @@ class ProcessGroup:
         with _closed_connection_as_error():
             dist.all_to_all_single(received, values, list(receive), list(send), group=self._device)
         return list(received.split(list(receive)))
-
-    def _exchange(self, numbers: Sequence[int], error: str) -> list[list[int]]:
-        if self.size == 1:
-            return [list(numbers)]
-        # The first number tells whether the process failed: one collective call is enough if none did.
-        sent = torch.zeros(1 + MAX_NUMBERS, dtype=torch.int64)
-        sent[: 1 + len(numbers)] = torch.tensor([bool(error), *numbers])
-        received = [torch.empty_like(sent) for _ in range(self.size)]
-        with _closed_connection_as_error():
-            dist.all_gather(received, sent, group=self._cpu)
-            if any(row[0] for row in received):
-                errors = [""] * self.size
-                dist.all_gather_object(errors, error, group=self._cpu)
-                rank, message = next((r, text) for r, text in enumerate(errors) if text)
-                raise AgreedError(f"process {rank}: {message}")
-        return [row[1 : 1 + len(numbers)].tolist() for row in received]
 
 
 class SharedProgress:

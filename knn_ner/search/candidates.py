@@ -9,8 +9,8 @@ from torch import Tensor
 
 # Scores that are partitioned at once. This bounds the memory beside the candidates themselves.
 PARTITIONED_SCORES = 1 << 20
-# Candidates kept beyond k: at least so many, and at least this share of k. The last candidate then usually lies
-# too far behind the k-th neighbour for rounding to matter.
+# Candidates kept beyond k: at least so many, and at least this share of k. The last candidate then usually lies too
+# far behind the k-th neighbour for rounding to matter.
 SPARE_CANDIDATES = 64
 SPARE_SHARE = 0.25
 
@@ -33,8 +33,8 @@ class Candidates:
 class RunningCandidates:
     """Keeps the best candidates of each query while scores come in blocks.
 
-    Most scores are below a bar and cost one comparison. Scores above it are appended to the query's row. When
-    a row is full, its best candidates stay, and the bar rises to the worst of them.
+    Most scores are below a bar and cost one comparison. Scores above it are appended to the query's row. When a row is
+    full, its best candidates stay, and the bar rises to the worst of them.
 
     Args:
         queries: number of queries q.
@@ -54,13 +54,11 @@ class RunningCandidates:
     ):
         self.kept = kept_for(k)
         self.bar = torch.full((queries,), -torch.inf, device=device)
-        if sample is not None:
-            rank = sample_rank(self.kept, entries, sample.shape[1])
-            if rank is not None:
-                self.bar = kth_best(sample, rank)[:, 0]
-        # The bar never falls below the first one: scores below that were dropped.
-        self.first_bar = self.bar
-        size = row_size(k, entries, 0 if sample is None else sample.shape[1])
+        sampled = 0 if sample is None else sample.shape[1]
+        rank = _sample_rank(self.kept, entries, sampled)
+        if sample is not None and rank is not None:
+            self.bar = kth_best(sample, rank)[:, 0]
+        size = _row_size(k, entries, sampled)
         self.scores = torch.full((queries, size), -torch.inf, device=device)
         self.indices = torch.zeros(queries, size, dtype=torch.int64, device=device)
         self.filled = torch.zeros(queries, dtype=torch.int64, device=device)
@@ -68,7 +66,7 @@ class RunningCandidates:
     @staticmethod
     def bytes_per_query(k: int, entries: int, sample: int) -> int:
         """Memory for a query: its row, and the positions of scores that are about to be appended."""
-        return row_size(k, entries, sample) * (4 + 8) + kept_for(k) * 4 * 8
+        return _row_size(k, entries, sample) * (4 + 8) + kept_for(k) * 4 * 8
 
     def add(self, start: int, scores: Tensor) -> None:
         """Add the scores, (q, b), of the entries start to start + b - 1."""
@@ -97,8 +95,7 @@ class RunningCandidates:
         """The best c of the `entries` seen, all of them or more than k, in any order.
 
         Returns:
-            Scores and indices, each (q, c). A row ends in scores of minus infinity where fewer scores
-            passed the first bar.
+            Scores and indices, each (q, c). Where fewer scores passed the first bar, a row ends in minus infinity.
         """
         if entries > self.kept:
             self._keep_best()
@@ -145,31 +142,26 @@ class RunningCandidates:
             self.indices[part, : self.kept] = torch.where(order < size, held, order - size + start)
             self.scores[part, : self.kept] = best
             self.filled[part] = (best > -torch.inf).sum(dim=1)
-            # A row with fewer candidates than it keeps retains its first bar.
-            self.bar[part] = torch.maximum(best.amin(dim=1), self.first_bar[part])
+            # A row with fewer candidates keeps its bar.
+            self.bar[part] = torch.maximum(best.amin(dim=1), self.bar[part])
         self.scores[:, self.kept :] = -torch.inf
 
 
-def sample_rank(kept: int, entries: int, sample: int) -> int | None:
+def _sample_rank(kept: int, entries: int, sample: int) -> int | None:
     """The rank in a sample whose score at least `kept` of all entries almost certainly reach.
 
-    The number of the `kept` best entries in the sample is binomial. The rank lies more than four standard
-    deviations above its mean.
-
-    Returns:
-        The rank; None if the sample is too small.
+    The number of the `kept` best entries in the sample is binomial. The rank lies more than four standard deviations
+    above its mean. It is None if the sample is too small.
     """
     expected = kept * sample / entries
     rank = math.ceil(expected + 4 * math.sqrt(expected) + 4)
     return rank if rank <= sample // 2 else None
 
 
-def row_size(k: int, entries: int, sample: int) -> int:
-    """The number of candidates that a query's row can hold."""
-    kept = kept_for(k)
-    rank = sample_rank(kept, entries, sample) if sample else None
+def _row_size(k: int, entries: int, sample: int) -> int:
+    rank = _sample_rank(kept_for(k), entries, sample)
     passing = 0 if rank is None else 2 * rank * entries // sample
-    return max(2 * kept, passing)
+    return max(2 * kept_for(k), passing)
 
 
 def kept_for(k: int) -> int:

@@ -1,6 +1,7 @@
-"""Exact search by several processes: each searches its part of the store for the queries of all."""
+"""Exact search by several processes: each searches its part of the datastore for the queries of all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -8,22 +9,21 @@ from torch import Tensor
 
 from knn_ner.datastore.reader import Datastore
 from knn_ner.parallel.process_group import ProcessGroup
-from knn_ner.search.candidates import kept_for
-from knn_ner.search.exact import BLOCK_KEYS, Candidates, ExactSearch
-from knn_ner.search.searcher import SearchResult, best_first
-from knn_ner.settings import check_temperature
+from knn_ner.search.candidates import Candidates, kept_for
+from knn_ner.search.exact import BLOCK_KEYS, ExactSearch
+from knn_ner.search.searcher import LogWeights, SearchResult, best_first
+from knn_ner.search.vote import limited_temperature
 
 
-class StorePart:
-    """Entries `first` to `last` - 1 of a datastore, numbered from 0: what a `Searcher` reads of one.
+class StorePart(Datastore):
+    """Entries `first` to `last` - 1 of a datastore, numbered from 0, with all that a `Searcher` reads.
 
     Attributes and methods are those of `Datastore`.
     """
 
     def __init__(self, store: Datastore, first: int, last: int):
-        self.first, self.entries = first, last - first
-        self.path, self.labels = store.path, store.labels
-        self.dim, self.dtype = store.dim, store.dtype
+        self.first = first
+        self.path, self.manifest, self.transform = store.path, store.manifest, store.transform
         self.label_ids = store.label_ids[first:last]
         self.norms = store.norms[first:last]
         self.weights = None if store.weights is None else store.weights[first:last]
@@ -32,32 +32,29 @@ class StorePart:
     def rows(self, start: int, stop: int) -> np.ndarray:
         return self._store.rows(self.first + start, self.first + stop)
 
-    def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
-        for start in range(0, self.entries, size):
-            yield start, self.rows(start, min(start + size, self.entries))
-
     def gather(self, indices: np.ndarray) -> np.ndarray:
         return self._store.gather(indices + self.first)
 
 
 def part_borders(entries: int, parts: int, block_keys: int = BLOCK_KEYS) -> list[int]:
-    """Where the parts of a store begin, and where the last one ends: (parts + 1,), ascending.
+    """The first entry of each part of a datastore, and the end of the last part: (parts + 1,), ascending.
 
-    Parts are of whole blocks, as many entries as a search takes at once, since a product of other
-    shape rounds otherwise, which counts in a vote of all entries at a low temperature.
+    Parts are whole blocks of a search. Products of another shape would round differently, which matters in a vote of
+    all entries at a low temperature.
     """
     blocks = -(-entries // block_keys)
     return [min(entries, block_keys * (blocks * number // parts)) for number in range(parts + 1)]
 
 
 def merge_nearest(parts: Sequence[SearchResult], k: int) -> SearchResult:
-    """The k nearest entries, or as many as there are, from those of each part of a store.
+    """The k nearest entries, or as many as there are, from those of each part of a datastore.
 
     Args:
-        parts: of the same queries, in the order of the store, with entries of the whole store.
-        k: at least 1; each part has its k nearest, or all that it holds.
+        parts: results for the same queries, in the order of the datastore, with entries of the whole datastore. Each
+            part has its k nearest entries, or all that it holds.
+        k: at least 1.
     """
-    # Parts come in the order of their entries, so that of equals the lower index stays first.
+    # In the order of the entries, so that of equal similarities the lower index comes first.
     found = best_first(
         torch.cat([part.similarities for part in parts], dim=1),
         torch.cat([part.indices for part in parts], dim=1),
@@ -66,10 +63,10 @@ def merge_nearest(parts: Sequence[SearchResult], k: int) -> SearchResult:
 
 
 def merge_candidates(parts: Sequence[Candidates], k: int) -> Candidates:
-    """The candidates for the k nearest entries of a store, from those of each of its parts.
+    """The candidates for the k nearest entries of a datastore, from those of each part.
 
     Args:
-        parts: of the same queries, with entries of the whole store.
+        parts: candidates for the same queries, with entries of the whole datastore.
         k: at least 1.
     """
     scores = torch.cat([part.scores for part in parts], dim=1)
@@ -84,23 +81,28 @@ def merge_candidates(parts: Sequence[Candidates], k: int) -> Candidates:
     )
 
 
-def merge_log_weights(parts: Sequence[Tensor]) -> Tensor:
-    """`Searcher.log_weights` over a store from those over its parts: (q, labels) float64 each.
+def merge_log_weights(parts: Sequence[LogWeights], temperature: float) -> LogWeights:
+    """`Searcher.log_weights` over a datastore from those over its parts.
 
-    Sums differ from those over the whole by the rounding of exponentials in float32, some 1e-7.
+    Sums differ from those over the whole by the rounding of exponentials in float32, about 1e-7.
     """
-    return torch.stack(list(parts)).logsumexp(dim=0)
+    temperature = limited_temperature(temperature)
+    largest = torch.stack([part.largest for part in parts]).amax(dim=0)
+    logs = [
+        part.logs + ((part.largest - largest).double() / temperature)[:, None] for part in parts
+    ]
+    return LogWeights(torch.stack(logs).logsumexp(dim=0), largest)
 
 
 class DistributedSearch(ExactSearch):
-    """Exact search, shared by the processes of a group; one for each of them.
+    """Exact search, shared by the processes of a group.
 
-    The product of queries and keys is shared: each process multiplies the queries of all with the
-    keys of its part of the store. What comes of it for its own queries, it looks at alone.
+    Each process multiplies the queries of all processes with the keys of its part of the datastore, and rescores the
+    candidates of its own queries.
 
-    Such a product is a round in which all processes take part, each with its own queries or none:
-    one that has no more of them keeps answering the others in `finish`, which all must call at last.
-    As a context manager it does so at the end, unless an error ends the context.
+    Such a product is a round in which all processes take part, each with its own queries or none. A process without
+    further queries keeps answering the others in `finish`, which all must call at the end. The context manager
+    calls it, unless an error ends the context.
 
     Args:
         store, similarity, device: as for `Searcher`, the same in all processes.
@@ -117,16 +119,18 @@ class DistributedSearch(ExactSearch):
         *,
         block_keys: int = BLOCK_KEYS,
     ):
-        # Of the whole store each process reads the keys of its own queries' candidates alone.
+        # Of the whole store, each process only reads the keys of its own queries' candidates.
         super().__init__(store, similarity, device, block_keys=block_keys, resident=False)
         self.group = group
-        borders = part_borders(store.entries, group.size, block_keys)
-        first, last = borders[group.rank : group.rank + 2]
-        # More processes than blocks leave some without entries.
-        self._part = None
+        first, last = part_borders(store.entries, group.size, block_keys)[group.rank :][:2]
+        # With more processes than blocks, some have no entries.
+        self._part: ExactSearch | None = None
+        self._first = first
         if last > first:
             part = StorePart(store, first, last)
             self._part = ExactSearch(part, similarity, device, block_keys=block_keys)
+            # All parts have the same bounds of rounding.
+            self._part.__dict__["_norms"] = self._norms
 
     def __enter__(self) -> "DistributedSearch":
         return self
@@ -136,34 +140,37 @@ class DistributedSearch(ExactSearch):
             self.finish()
 
     def finish(self) -> None:
-        """Answer the other processes until none has any more queries."""
+        """Answer the other processes until none has further queries."""
         nothing = torch.zeros(0, self.store.dim, device=self.device)
         while self._round(nothing, 0) is not None:
             pass
 
     def vote_all(self, queries: Tensor, temperatures: Sequence[float]) -> Tensor:
-        weights = [self.log_weights(queries, temperature) for temperature in temperatures]
-        return torch.stack(weights).softmax(dim=2).float()
+        logs = [self.log_weights(queries, temperature).logs for temperature in temperatures]
+        return torch.stack(logs).softmax(dim=2).float()
 
     def log_weights(
         self, queries: Tensor, temperature: float, without: Tensor | None = None
-    ) -> Tensor:
+    ) -> LogWeights:
         if without is not None:
-            raise ValueError("entries cannot be left out of what several processes search")
-        check_temperature(temperature)
-        return self._round(self.checked(queries), -1, temperature)
+            raise ValueError("a search by several processes cannot leave out entries")
+        temperature = limited_temperature(temperature)
+        return cast(LogWeights, self._round(self.checked(queries), -1, temperature))
 
     def _candidates(self, queries: Tensor, k: int, sampled: bool = True) -> Candidates:
-        return self._round(queries, k)
+        return cast(Candidates, self._round(queries, k))
 
     def _round(
         self, queries: Tensor, k: int, temperature: float = 0.0
-    ) -> Candidates | Tensor | None:
-        """What comes of the product with this process's queries; None if no process has any more.
+    ) -> Candidates | LogWeights | None:
+        """The candidates or log weights of this process's queries; None if no process has further queries.
 
-        k: -1 for log weights, and 0 if this process has no more queries.
+        Args:
+            queries: (q, dim).
+            k: number of neighbours; -1 for log weights, 0 if this process has no further queries.
+            temperature: for log weights.
         """
-        # The temperature as an integer of the same bits.
+        # The bits of the temperature as an integer.
         bits = int(np.float64(temperature).view(np.int64))
         told = self.group.all_gather(len(queries), k, bits)
         asked = {(k, bits) for _, k, bits in told if k}
@@ -186,37 +193,39 @@ class DistributedSearch(ExactSearch):
             parts = [part for _, part in self._part.candidates(queries, k)]
             found = Candidates(
                 torch.cat([part.scores for part in parts]),
-                torch.cat([part.indices for part in parts]) + self._part.store.first,
+                torch.cat([part.indices for part in parts]) + self._first,
                 torch.cat([part.floor for part in parts]),
             )
         widths = [width for (width,) in self.group.all_gather(found.scores.shape[1])]
-        scores, indices, floors = (
-            self._to_their_owners(values, counts, wide)
-            for values, wide in (
-                (found.scores, widths),
-                (found.indices, widths),
-                (found.floor[:, None], [1] * self.group.size),
-            )
-        )
-        parts = zip(scores, indices, floors, strict=True)
-        return merge_candidates([Candidates(s, i, floor[:, 0]) for s, i, floor in parts], k)
+        scores = self._to_their_owners(found.scores, counts, widths)
+        indices = self._to_their_owners(found.indices, counts, widths)
+        floors = self._to_their_owners(found.floor[:, None], counts, [1] * self.group.size)
+        merged = zip(scores, indices, floors, strict=True)
+        return merge_candidates([Candidates(s, i, floor[:, 0]) for s, i, floor in merged], k)
 
-    def _all_log_weights(self, queries: Tensor, counts: list[int], temperature: float) -> Tensor:
-        labels = len(self.store.labels)
-        weights = queries.new_full((len(queries), labels), -torch.inf, dtype=torch.float64)
+    def _all_log_weights(
+        self, queries: Tensor, counts: list[int], temperature: float
+    ) -> LogWeights:
+        # The last column is the largest similarity.
+        width = len(self.store.labels) + 1
+        columns = queries.new_full((len(queries), width), -torch.inf, dtype=torch.float64)
         if self._part is not None:
-            weights = self._part.log_weights(queries, temperature)
+            found = self._part.log_weights(queries, temperature)
+            columns = torch.cat([found.logs, found.largest[:, None].double()], dim=1)
         self.group.barrier()
-        return merge_log_weights(self._to_their_owners(weights, counts, [labels] * self.group.size))
+        received = self._to_their_owners(columns, counts, [width] * self.group.size)
+        parts = [LogWeights(part[:, :-1], part[:, -1]) for part in received]
+        return merge_log_weights(parts, temperature)
 
     def _to_their_owners(
         self, values: Tensor, counts: list[int], widths: list[int]
     ) -> list[Tensor]:
-        """What each process has for the queries of this one, (its queries, width) each.
+        """Send the rows of each process's queries to it: (its queries, width) from each process.
 
         Args:
-            values: (queries of all, width) of this process.
-            counts, widths: how many queries each process has, and how wide its values are.
+            values: (queries of all processes, width) of this process.
+            counts: number of queries of each process.
+            widths: width of the values of each process.
         """
         own, width = counts[self.group.rank], widths[self.group.rank]
         received = self.group.all_to_all(

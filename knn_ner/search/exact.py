@@ -10,49 +10,45 @@ from torch.nn import functional
 
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search.candidates import Candidates, RunningCandidates
-from knn_ner.search.searcher import Searcher, SearchResult, best_first
-from knn_ner.search.similarity import norm, product_error
-from knn_ner.search.vote import vote_weights
-from knn_ner.settings import check_temperature
+from knn_ner.search.searcher import LogWeights, Searcher, SearchResult, best_first
+from knn_ner.search.similarity import has_bounded_rounding, norm, product_error
+from knn_ner.search.vote import LOWEST_EXPONENT, limited_temperature, vote_weights
 from knn_ner.utils.device import full_precision
 from knn_ner.utils.errors import UserError
 
-# Bytes for the scores and candidates of the queries that are taken together; on a CPU more is not
-# faster, and an accelerator has more to do at once.
+# Bytes for the scores and candidates of the queries that are searched together. More is not faster on a CPU; an
+# accelerator computes more at once.
 WORKING_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
-# Of an accelerator's free memory, what keys may take to stay there.
+# The share of an accelerator's free memory that resident keys may take.
 RESIDENT_SHARE = 0.5
-# Keys taken from the store at once.
+# Keys read from the store at once.
 BLOCK_KEYS = 8192
-# Keys, evenly over the store, whose scores come first and tell what is worth keeping of the others;
-# in a store of fewer than some times as many they would save nothing.
+# Keys, evenly spread over the store, whose scores set the first bar of the candidates. In a smaller store than
+# SAMPLED_ENTRIES they would save nothing.
 SAMPLE_KEYS = 4096
-SAMPLED_FROM = 8 * SAMPLE_KEYS
-# Matrix libraries have other kernels, which round otherwise, for a handful of rows: queries are
-# padded to this many.
-SMALLEST_PRODUCT = 16
-
-
-def _padded(queries: Tensor) -> Tensor:
-    return functional.pad(queries, (0, 0, 0, max(0, SMALLEST_PRODUCT - len(queries))))
+SAMPLED_ENTRIES = 8 * SAMPLE_KEYS
+# Matrix libraries round a product of a few rows differently. Queries are padded to a multiple of this number.
+ROW_MULTIPLE = 16
+# Where the rounding of a matrix product may change an exponent, similarity / T, by more than this, every entry votes
+# by its exact similarity.
+MAX_EXPONENT_ERROR = 0.1
 
 
 class ExactSearch(Searcher):
-    """Every query against every key, a block of keys at a time.
+    """Compares every query with every key, a block of keys at a time.
 
-    Beside the result it holds a bounded amount, whatever the sizes of store and batch. A matrix
-    product finds candidates, `exact_similarity` decides: the neighbours are those of a full sort by
-    similarity and index, however queries and keys are grouped.
+    Beside the result it needs a limited amount of memory, whatever the sizes of store and batch. A matrix product
+    finds candidates, and `exact_similarity` sorts them. The neighbours are those of a full sort by similarity and
+    index, however queries and keys are grouped.
 
     Args:
         store, similarity, device: as for `Searcher`.
-        block_keys: keys taken from the store at once; 4 bytes, and 2 or 4 as stored, for each
-            value.
-        working_bytes: for the scores and candidates of the queries that are searched together; at
-            least one is. By default as much as suits the device.
-        resident: whether the keys stay on the device, as they are stored, once they were searched; if
-            not, they come from the memory map each time. By default they stay on a CUDA device, if
-            they fit in half of its free memory, and on a CPU they are where they can be searched.
+        block_keys: keys read from the store at once; each value takes 4 bytes, and 2 or 4 as stored.
+        working_bytes: memory for the scores and candidates of the queries that are searched together, at least
+            one; by default as much as suits the device.
+        resident: whether the keys stay on the device, as they are stored, after the first search; otherwise each
+            search reads them from the memory map. By default they stay on a CUDA device if they fit in half of its
+            free memory, and not on a CPU.
     """
 
     def __init__(
@@ -80,7 +76,7 @@ class ExactSearch(Searcher):
             torch.empty(len(queries), k, device=self.device),
             torch.empty(len(queries), k, dtype=torch.int64, device=self.device),
         )
-        with full_precision(self.device):
+        with full_precision(self.device, fastest=True):
             for part in self._groups(len(queries), k):
                 nearest = self._nearest(queries[part], k)
                 found.similarities[part] = nearest.similarities
@@ -88,39 +84,52 @@ class ExactSearch(Searcher):
         return found
 
     def candidates(self, queries: Tensor, k: int) -> Iterator[tuple[slice, Candidates]]:
-        """The entries that score best in a matrix product, more than k of them if there are.
+        """The entries with the best scores by matrix product, more than k of them if there are.
 
-        Args: as for `search`. Yields: a part of the queries, and theirs.
+        Args:
+            queries: (q, dim) float.
+            k: at least 1.
+
+        Yields:
+            A part of the queries, and its candidates.
+
+        Raises:
+            UserError: as `search` does.
         """
         queries = self.checked(queries)
         k = min(k, self.store.entries)
-        with full_precision(self.device):
+        with full_precision(self.device, fastest=True):
             for part in self._groups(len(queries), k):
                 yield part, self._candidates(queries[part], k)
 
     def product_error(self, queries: Tensor) -> Tensor:
-        """How far a score of `candidates` is from the similarity, at most: (q, dim) -> (q,)."""
-        return product_error(norm(queries), self._largest_norm, self.store.dim, self.similarity)
+        """The largest difference of a score by matrix product from the similarity: (q, dim) -> (q,)."""
+        largest, bounded = self._norms
+        error = product_error(norm(queries), largest, self.store.dim, self.similarity)
+        return error if bounded else torch.full_like(error, torch.inf)
 
     @cached_property
-    def _largest_norm(self) -> float:
-        return float(self.store.norms.max())
+    def _norms(self) -> tuple[float, bool]:
+        """The largest norm of a key, and whether similarities of all keys have a bounded rounding error."""
+        norms = torch.from_numpy(self.store.norms)
+        bounded = self.similarity == "l2" or bool(has_bounded_rounding(norms).all())
+        return float(norms.max()), bounded
 
     def vote_all(self, queries: Tensor, temperatures: Sequence[float]) -> Tensor:
         """The vote of every entry (k = -1) at each temperature, in one pass over the keys.
 
-        What is held for a query is a sum for each label and temperature, of
-        exp((similarity - largest so far) / T). Arguments, result and errors as in `Searcher`.
+        Arguments, result and errors as in `Searcher`.
         """
-        return self._log_weights(queries, temperatures).softmax(dim=2).float()
+        return self._log_weights(queries, temperatures).logs.softmax(dim=2).float()
 
     def log_weights(
         self, queries: Tensor, temperature: float, without: Tensor | None = None
-    ) -> Tensor:
-        return self._log_weights(queries, [temperature], without)[0]
+    ) -> LogWeights:
+        found = self._log_weights(queries, [temperature], without)
+        return LogWeights(found.logs[0], found.largest[0])
 
     def _groups(self, queries: int, k: int) -> Iterator[slice]:
-        """Queries that are searched together."""
+        """Slices of the queries that are searched together."""
         needed = RunningCandidates.bytes_per_query(k, self.store.entries, self._sample_size)
         group = max(1, self.working_bytes // (5 * self.block_keys + needed))
         for start in range(0, queries, group):
@@ -129,14 +138,14 @@ class ExactSearch(Searcher):
     def _nearest(self, queries: Tensor, k: int) -> SearchResult:
         candidates = self._candidates(queries, k)
         found = self.rescore(queries, candidates.indices)
-        # What is not a candidate scores no better than the worst candidate. Where that is not clearly
-        # worse than the k-th neighbour, as among many equal keys, rounding may have chosen.
+        # Other entries score at most the floor. Where the floor is not clearly below the k-th neighbour, as among
+        # many equal keys, the choice of candidates may depend on rounding.
         bar = found.similarities[:, k - 1] - self.product_error(queries)
         unsure = (candidates.floor >= bar).nonzero()[:, 0]
         if len(unsure):
-            settled = self._all_above(queries[unsure], bar[unsure], k)
-            found.similarities[unsure, :k] = settled.similarities
-            found.indices[unsure, :k] = settled.indices
+            nearest = self._all_above(queries[unsure], bar[unsure], k)
+            found.similarities[unsure, :k] = nearest.similarities
+            found.indices[unsure, :k] = nearest.indices
         return SearchResult(found.similarities[:, :k], found.indices[:, :k])
 
     def _candidates(self, queries: Tensor, k: int, sampled: bool = True) -> Candidates:
@@ -149,7 +158,7 @@ class ExactSearch(Searcher):
         floor = scores.amin(dim=1)
         if indices.shape[1] == entries:
             return Candidates(scores, indices, torch.full_like(floor, -torch.inf))
-        # The sample has promised too much.
+        # Rows in which fewer scores than expected passed the first bar.
         short = (floor == -torch.inf).nonzero()[:, 0]
         if len(short):
             rest = self._candidates(queries[short], k, sampled=False)
@@ -157,21 +166,17 @@ class ExactSearch(Searcher):
         return Candidates(scores, indices, floor)
 
     def _all_above(self, queries: Tensor, bar: Tensor, k: int) -> SearchResult:
-        """The k best of the entries that score at least `bar`, (q,), by rescoring every one.
-
-        The caller knows that there are k of them.
-        """
+        """The k nearest of the entries whose scores reach the bar, (q,). There are k of them."""
         best = [
             SearchResult(bar.new_empty(1, 0), bar.new_empty(1, 0, dtype=torch.int64))
             for _ in queries
         ]
-        for start, scores in self._scores(queries):
-            rows, columns = (scores >= bar[:, None]).nonzero(as_tuple=True)
+        for rows, entries, similarities in self._exact_above(queries, bar):
             for row in rows.unique().tolist():
-                more = self.rescore(queries[row, None], start + columns[rows == row][None])
+                more, own = rows == row, best[row]
                 merged = best_first(
-                    torch.cat([best[row].similarities, more.similarities], dim=1),
-                    torch.cat([best[row].indices, more.indices], dim=1),
+                    torch.cat([own.similarities, similarities[more][None]], dim=1),
+                    torch.cat([own.indices, entries[more][None]], dim=1),
                 )
                 best[row] = SearchResult(merged.similarities[:, :k], merged.indices[:, :k])
         return SearchResult(
@@ -179,68 +184,110 @@ class ExactSearch(Searcher):
             torch.cat([found.indices for found in best]),
         )
 
+    def _exact_above(self, queries: Tensor, bar: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The entries whose scores reach the bar, (q,), block by block: rows, entries and similarities, (m,) each."""
+        for start, scores in self._scores(queries):
+            rows, columns = (scores >= bar[:, None]).nonzero(as_tuple=True)
+            entries = start + columns
+            similarities = torch.empty(len(rows), device=self.device)
+            for part in torch.arange(len(rows), device=self.device).split(self.block_keys):
+                similarities[part] = self.similarities_of(queries[rows[part]], entries[part, None])[
+                    :, 0
+                ]
+            yield rows, entries, similarities
+
     def _log_weights(
         self, queries: Tensor, temperatures: Sequence[float], without: Tensor | None = None
-    ) -> Tensor:
-        """`log_weights` at each temperature: (temperatures, q, labels) float64."""
-        for temperature in temperatures:
-            check_temperature(temperature)
+    ) -> LogWeights:
+        """`log_weights` at each temperature: logs (temperatures, q, labels) and largest (temperatures, q)."""
+        temperatures = [limited_temperature(temperature) for temperature in temperatures]
         queries = self.checked(queries)
         if without is None:
             without = torch.zeros(len(queries), 0, dtype=torch.int64)
         without = without.to(self.device)
-        group = max(1, self.working_bytes // (8 * self.block_keys))
-        # There before the buffers of a group: a result that is left where they were, and keeps them from being
-        # used again, costs 30 MB for each.
-        weights = torch.empty(
-            len(temperatures),
-            len(queries),
-            len(self.store.labels),
-            dtype=torch.float64,
-            device=self.device,
-        )
+        # Allocated before the buffers of a group: a result between them would keep them from being used again,
+        # which costs 30 MB for each group.
+        shape = len(temperatures), len(queries)
+        largest = torch.empty(shape, device=self.device)
+        logs = torch.empty(*shape, len(self.store.labels), dtype=torch.float64, device=self.device)
+        error = 2 * self.product_error(queries)
         with full_precision(self.device):
-            for start in range(0, len(queries), group):
-                part = slice(start, start + group)
-                found = self._weigh(_padded(queries[part]), temperatures, without[part])
-                weights[:, part] = found[:, : len(queries[part])]
-        return weights
+            for rows in torch.arange(len(queries), device=self.device).split(
+                max(1, self.working_bytes // (8 * self.block_keys))
+            ):
+                logs[:, rows], largest[:, rows] = self._weigh(
+                    queries[rows], temperatures, without[rows]
+                )
+                for number, temperature in enumerate(temperatures):
+                    coarse = rows[error[rows] > MAX_EXPONENT_ERROR * temperature]
+                    bar = largest[number, coarse] - error[coarse] + LOWEST_EXPONENT * temperature
+                    if len(coarse):
+                        logs[number, coarse], largest[number, coarse] = self._weigh_exactly(
+                            queries[coarse], temperature, without[coarse], bar
+                        )
+        return LogWeights(logs, largest)
 
-    def _weigh(self, queries: Tensor, temperatures: Sequence[float], without: Tensor) -> Tensor:
-        num_labels = len(self.store.labels)
+    def _weigh(
+        self, queries: Tensor, temperatures: Sequence[float], without: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`_log_weights` by a matrix product."""
+        count, num_labels = len(queries), len(self.store.labels)
+        queries = _padded(queries)
         mass = queries.new_zeros(len(temperatures), num_labels, len(queries), dtype=torch.float64)
-        # Not -inf: the difference of two of them is no number.
+        # Not -inf, as the difference of two of them is NaN.
         lowest = torch.finfo(queries.dtype).min
         largest = queries.new_full((len(queries),), lowest)
         label_ids = torch.from_numpy(self.store.label_ids)
         for start, scores in self._scores(queries):
-            rows, columns = ((without >= start) & (without < start + scores.shape[1])).nonzero(
-                as_tuple=True
-            )
-            scores[rows, without[rows, columns] - start] = lowest
-            label_block = label_ids[start : start + scores.shape[1]].to(self.device, torch.int64)
-            members = functional.one_hot(label_block, num_labels).float()  # (keys, labels)
+            block = slice(start, start + scores.shape[1])
+            rows, columns = ((without >= start) & (without < block.stop)).nonzero(as_tuple=True)
+            left_out = rows, without[rows, columns] - start
+            scores[left_out] = lowest
+            members = functional.one_hot(
+                label_ids[block].to(self.device, torch.int64), num_labels
+            ).float()  # (keys, labels)
             if self.store.weights is not None:
-                block_weights = self.store.weights[start : start + scores.shape[1]]
-                members *= torch.from_numpy(block_weights).to(self.device)[:, None]
+                members *= torch.from_numpy(self.store.weights[block]).to(self.device)[:, None]
             before, largest = largest, torch.maximum(largest, scores.amax(dim=1))
             scores -= largest[:, None]
             for number, temperature in enumerate(temperatures):
-                mass[number] *= ((before - largest) / temperature).exp()
-                # Labels first: with queries first, rounding depends on a query's place among the
-                # others.
-                mass[number] += members.T @ vote_weights(scores, temperature).T
-        scale = torch.tensor(temperatures, dtype=torch.float64, device=self.device)[:, None, None]
-        return (mass.log() + largest.double() / scale).transpose(1, 2)
+                weights = vote_weights(scores, temperature)
+                weights[left_out] = 0
+                mass[number] *= ((before - largest).double() / temperature).exp()
+                # Labels first: with queries first, the rounding of a row depends on the other rows.
+                mass[number] += members.T @ weights.T
+        return mass.log().transpose(1, 2)[:, :count], largest[:count]
+
+    def _weigh_exactly(
+        self, queries: Tensor, temperature: float, without: Tensor, bar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`_log_weights` at one temperature, by the exact similarities of the entries whose scores reach the bar.
+
+        The others have no weight in comparison.
+        """
+        num_labels = len(self.store.labels)
+        mass = queries.new_zeros(len(queries), num_labels, dtype=torch.float64)
+        largest = queries.new_full((len(queries),), torch.finfo(queries.dtype).min)
+        for rows, entries, similarities in self._exact_above(queries, bar):
+            voting = (without[rows] != entries[:, None]).all(dim=1)
+            rows, entries, similarities = rows[voting], entries[voting], similarities[voting]
+            before, largest = largest, largest.scatter_reduce(0, rows, similarities, "amax")
+            mass *= ((before - largest).double() / temperature).exp()[:, None]
+            weights = vote_weights(similarities - largest[rows], temperature).double()
+            counts = self.neighbour_weights(entries)
+            places = rows * num_labels + self.neighbour_labels(entries)
+            mass.view(-1).index_add_(0, places, weights if counts is None else weights * counts)
+        return mass.log(), largest
 
     def _scores(self, queries: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Similarities by matrix product, good to `product_error`, a block of keys at a time.
+        """Similarities by matrix product, off by at most `product_error`, a block of keys at a time.
 
-        Yields: (start, (q, keys of the block)), always in the same buffer.
+        Yields:
+            The first entry of the block, and the scores, (q, keys of the block), always in the same buffer.
         """
         queries, norms = self._scaled(queries)
         size = min(self.block_keys, self.store.entries)
-        # Buffers that stay: fresh ones of this size cost more than the conversion.
+        # Allocating buffers of this size for each block would cost more than the conversion.
         converted = torch.empty(size, self.store.dim, device=self.device)
         buffer = torch.empty(len(queries) * size, device=self.device)
         for start, block in self._stored_blocks(size):
@@ -251,7 +298,7 @@ class ExactSearch(Searcher):
             yield start, scores[: len(norms)]
 
     def _stored_blocks(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        """All keys in order, as they are stored: (start, (keys, dim)), for the moment alone."""
+        """All keys in order, as they are stored: (start, (keys, dim)), valid until the next block."""
         if self._resident is None:
             yield from self._mapped_blocks(size)
             return
@@ -259,7 +306,7 @@ class ExactSearch(Searcher):
             yield start, self._resident[start : start + size]
 
     def _mapped_blocks(self, size: int) -> Iterator[tuple[int, Tensor]]:
-        """As `_stored_blocks`, from the memory map, always in the same buffer."""
+        """`_stored_blocks` from the memory map, always in the same buffer."""
         buffer = torch.from_numpy(np.empty((size, self.store.dim), self.store.dtype))
         for start, block in self.store.blocks(size):
             np.copyto(buffer.numpy()[: len(block)], block)
@@ -267,15 +314,12 @@ class ExactSearch(Searcher):
 
     @cached_property
     def _resident(self) -> Tensor | None:
-        """All keys on the device, as they are stored, if they are to stay there: (n, dim)."""
+        """All keys on the device, as they are stored, if they stay there: (n, dim)."""
         if not self._keys_stay():
             return None
-        size = min(self.block_keys, self.store.entries)
-        keys = None
-        for start, block in self._mapped_blocks(size):
-            if keys is None:
-                shape = self.store.entries, self.store.dim
-                keys = torch.empty(shape, dtype=block.dtype, device=self.device)
+        dtype = torch.from_numpy(np.empty(0, self.store.dtype)).dtype
+        keys = torch.empty(self.store.entries, self.store.dim, dtype=dtype, device=self.device)
+        for start, block in self._mapped_blocks(min(self.block_keys, self.store.entries)):
             keys[start : start + len(block)] = block
         return keys
 
@@ -294,15 +338,15 @@ class ExactSearch(Searcher):
         return self._resident[entries].float()
 
     def _scaled(self, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """Queries as they are multiplied, at least `SMALLEST_PRODUCT`, and the norms of those given."""
+        """Queries scaled and padded for the matrix product, and the norms of those given."""
         norms = norm(queries)
         if self.similarity == "cosine":
             queries = queries / norms.where(norms > 0, 1)[:, None]
-        return functional.pad(queries, (0, 0, 0, max(0, SMALLEST_PRODUCT - len(queries)))), norms
+        return _padded(queries), norms
 
-    def _scale(self, keys: Tensor, norms: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Keys as they are multiplied, in place, and their norms."""
-        norms = torch.from_numpy(norms).to(self.device)
+    def _scale(self, keys: Tensor, key_norms: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Keys scaled for the matrix product, in place, and their norms."""
+        norms = torch.from_numpy(key_norms).to(self.device)
         if self.similarity == "cosine":
             keys /= norms.where(norms > 0, 1)[:, None]
         return keys, norms
@@ -320,11 +364,11 @@ class ExactSearch(Searcher):
 
     @property
     def _sample_size(self) -> int:
-        return SAMPLE_KEYS if self.store.entries >= SAMPLED_FROM else 0
+        return SAMPLE_KEYS if self.store.entries >= SAMPLED_ENTRIES else 0
 
     @cached_property
     def _sample(self) -> tuple[Tensor, Tensor]:
-        """Keys evenly over the store, scaled, and their norms."""
+        """Keys evenly spread over the store, scaled, and their norms."""
         entries = np.linspace(0, self.store.entries - 1, self._sample_size).astype(np.int64)
         keys = torch.from_numpy(self.store.gather(entries)).to(self.device, torch.float32)
         return self._scale(keys, self.store.norms[entries])
@@ -334,3 +378,7 @@ class ExactSearch(Searcher):
         scores = torch.empty(len(queries), self._sample_size, device=self.device)
         self._multiply(queries, norms, self._sample, scores)
         return scores[: len(norms)]
+
+
+def _padded(queries: Tensor) -> Tensor:
+    return functional.pad(queries, (0, 0, 0, -len(queries) % ROW_MULTIPLE))

@@ -1,4 +1,4 @@
-"""What is peculiar to the library FAISS: loading it, its errors, its threads, and the parts of an index."""
+"""Access to the library FAISS: loading, errors, threads, and the parts of an index."""
 
 import re
 from collections.abc import Iterator
@@ -6,22 +6,17 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-import torch
-
 from knn_ner.utils.errors import UserError
 
-# An index is not moved to a GPU but copied there, and finds no more neighbours there, unless FAISS was
-# built with cuVS.
-LARGEST_GPU_K = 2048
-
-# What holds a part of an index: a transform or an id map, a refinement, inverted lists, a graph.
+# The attributes that hold a part of an index: of a transform or an id map, a refinement, inverted lists, a graph.
 _NESTED = ("index", "base_index", "quantizer", "storage")
 
 
 def load_faiss() -> ModuleType:
-    """The library, imported when it is first needed: commands without an index start without it.
+    """Import the library at its first use, so that commands without an index start without it.
 
-    Raises `UserError` when it is not installed.
+    Raises:
+        UserError: if FAISS is not installed.
     """
     try:
         import faiss
@@ -30,14 +25,20 @@ def load_faiss() -> ModuleType:
             f"faiss cannot be loaded ({error}); run `python -m pip install -r requirements.txt` (with "
             "CUDA: requirements-gpu.txt), or search exactly"
         ) from None
-    # The setting is the calling thread's; without it FAISS takes every core, whatever torch was told.
+    import torch
+
+    # FAISS has a setting for each thread, and takes all cores by default.
     faiss.omp_set_num_threads(torch.get_num_threads())
     return faiss
 
 
 @contextmanager
-def faiss_errors(what: str, advice: str = "") -> Iterator[None]:
-    """Turn the errors of FAISS, C++ source lines or an empty assertion, into one line about `what`."""
+def faiss_errors(subject: str, advice: str = "") -> Iterator[None]:
+    """Turn the errors of FAISS, which are C++ source lines or an empty assertion, into one line.
+
+    Raises:
+        UserError: "SUBJECT: reason; advice" for an error of FAISS.
+    """
     try:
         yield
     except AssertionError as error:
@@ -50,11 +51,11 @@ def faiss_errors(what: str, advice: str = "") -> Iterator[None]:
         reason = "memory ran out"
     else:
         return
-    raise UserError(f"{what}: {reason}{advice and f'; {advice}'}")
+    raise UserError(f"{subject}: {reason}{advice and f'; {advice}'}")
 
 
 def reason_of(error: Exception) -> str:
-    """What a C++ error says, without function, source line and failed condition."""
+    """The message of a C++ error without function, source line and failed condition."""
     text = re.split(r"\.(?:cpp|h|cu|cuh):\d+: ", str(error))[-1]
     return re.sub(r"^Error: '.*' failed:?\s*", "", text, flags=re.DOTALL).strip().splitlines()[0]
 
@@ -70,7 +71,7 @@ def parts(index: Any) -> list[Any]:
 
 
 def transforms(index: Any) -> tuple[list[Any], Any]:
-    """The transforms (PCA, OPQ, ...) that come first in an index, and the index under them."""
+    """The transforms (PCA, OPQ, ...) at the start of an index, and the index under them."""
     faiss = load_faiss()
     index = faiss.downcast_index(index)
     if not isinstance(index, faiss.IndexPreTransform):
@@ -90,30 +91,14 @@ def graphs_of(index: Any) -> list[Any]:
     return [part for part in parts(index) if hasattr(part, "hnsw")]
 
 
-def keeps_whole_values(index: Any) -> bool:
-    """Whether the index stores every value as a number of at least 16 bits: little or nothing is lost."""
+def stores_whole_values(index: Any) -> bool:
+    """Whether the index stores every value of a key in at least 16 bits."""
     faiss = load_faiss()
     chain, under = transforms(index)
-    stored = parts(under)
-    whole = (faiss.IndexFlat, faiss.IndexIVFFlat)
     halves = (faiss.ScalarQuantizer.QT_fp16, faiss.ScalarQuantizer.QT_bf16)
-    # What comes last holds the values: of a graph its storage; of lists, the lists and not the quantiser.
-    last = lists_of(under) or stored[-1]
+    # The values lie in the inverted lists, or in the innermost part: the storage of a graph.
+    last = lists_of(under) or parts(under)[-1]
     return not chain and (
-        isinstance(last, whole) or (hasattr(last, "sq") and last.sq.qtype in halves)
+        isinstance(last, (faiss.IndexFlat, faiss.IndexIVFFlat))
+        or (hasattr(last, "sq") and last.sq.qtype in halves)
     )
-
-
-def to_gpu(index: Any, device: torch.device) -> tuple[Any, int | None, Any]:
-    """Copy an index to a GPU, vectors as float16.
-
-    Returns: the copy, the most neighbours that it finds (None: any number), and what has to be kept as
-    long as it. Raises RuntimeError for an index that FAISS has no GPU version of.
-    """
-    faiss = load_faiss()
-    resources = faiss.StandardGpuResources()
-    options = faiss.GpuClonerOptions()
-    options.useFloat16 = True
-    copied = faiss.index_cpu_to_gpu(resources, device.index or 0, index, options)
-    unlimited = getattr(options, "use_cuvs", False)
-    return copied, None if unlimited else LARGEST_GPU_K, resources

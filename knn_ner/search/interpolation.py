@@ -1,7 +1,4 @@
-"""The one place that mixes probabilities: P = w * P_knn + (1 - w) * P_tagger.
-
-arXiv 2203.17103, section 3.2.
-"""
+"""The mix of vote and tagger: P = w * P_knn + (1 - w) * P_tagger (arXiv 2203.17103, section 3.2)."""
 
 from collections.abc import Sequence
 
@@ -9,11 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from knn_ner.settings import check_knn_weight
-
-# A vote takes part in the arg max only if it can bridge the tagger's lead. Lead, mix and votes are
-# computed in float32, each off by at most some 1e-6; tokens whose lead is this close to the limit
-# are searched.
+# Lead, mix and votes are computed in float32, with errors of about 1e-6. Tokens whose lead is this close to the
+# limit are searched.
 SKIP_MARGIN = 1e-5
 
 
@@ -25,42 +19,44 @@ def interpolate(base: Tensor, votes: Tensor, knn_weight: float) -> Tensor:
         votes: (q, L) the neighbours' vote, over the same labels.
         knn_weight: 0 to 1.
 
-    Returns: (q, L) float32, or float64 if an argument is. Raises UserError for a weight outside
-    0 to 1.
+    Returns:
+        (q, L) float32, or float64 if an argument is.
     """
-    check_knn_weight(knn_weight)
     if base.shape != votes.shape:
         raise ValueError(f"base {tuple(base.shape)} and votes {tuple(votes.shape)} differ in shape")
     return knn_weight * _at_least_float32(votes) + (1 - knn_weight) * _at_least_float32(base)
 
 
 def predict(probabilities: Tensor) -> Tensor:
-    """The likeliest label of each row, the lowest index among equals: (q, L) -> (q,) int64."""
+    """The most likely label of each row, the lowest index among equals: (q, L) -> (q,) int64."""
     return probabilities.argmax(dim=1)
 
 
 def needs_search(base: Tensor, knn_weight: float) -> Tensor:
-    """Which tokens a vote could change: (q, L) probabilities -> (q,) bool.
+    """Which tokens a vote could change.
 
-    With p1 and p2 the tagger's two highest probabilities, the likeliest label leads any other by at
-    least (1 - w) * (p1 - p2) - w in the mix: where that is above 0, no vote whatever changes the
-    arg max. If the datastore has labels that the tagger lacks, give probabilities over all of them
-    (`LabelAlignment.base`).
+    With p1 and p2 the tagger's two highest probabilities, the most likely label leads any other in the mix by at
+    least (1 - w) * (p1 - p2) - w. Where that is above 0, no vote changes the arg max.
 
-    Raises UserError for a weight outside 0 to 1.
+    Args:
+        base: (q, L) the tagger's probabilities over all labels of tagger and datastore (`LabelAlignment.base`).
+        knn_weight: w, 0 to 1.
+
+    Returns:
+        (q,) bool.
     """
-    check_knn_weight(knn_weight)
     if knn_weight == 0 or base.shape[1] == 1:
         return torch.zeros(len(base), dtype=torch.bool, device=base.device)
     first, second = _at_least_float32(base).topk(2, dim=1).values.unbind(dim=1)
-    # Written so that probabilities that are not numbers are searched.
+    # Negated, so that tokens with a probability of NaN are searched.
     return ~((1 - knn_weight) * (first - second) > knn_weight + SKIP_MARGIN)
 
 
 def searched_share(margin: np.ndarray) -> dict[str, float]:
-    """The share of tokens that `needs_search` leaves at some knn_weights; from 0.5 on it is 1.
+    """The share of tokens that need a search at some knn_weights; from 0.5 on it is 1.
 
-    margin: (tokens,) the tagger's highest probability less its second highest.
+    Args:
+        margin: (tokens,) the tagger's highest probability less its second highest.
     """
     return {
         f"{weight:.2f}": round(float(((1 - weight) * margin <= weight + SKIP_MARGIN).mean()), 6)
@@ -69,10 +65,10 @@ def searched_share(margin: np.ndarray) -> dict[str, float]:
 
 
 class LabelAlignment:
-    """Puts the tagger's probabilities and the datastore's votes over one label list.
+    """Puts the tagger's probabilities and the datastore's votes over one list of labels.
 
-    The tagger's labels come first, in its order, then those that only the datastore has; whoever
-    lacks a label gives it probability 0. Where both have the same list nothing is copied.
+    The tagger's labels come first, in its order, then those that only the datastore has. A label that one of
+    them lacks gets probability 0 there. If both have the same list, nothing is copied.
 
     Attributes:
         labels: the common list.
@@ -97,7 +93,7 @@ class LabelAlignment:
         return torch.tensor(self._vote_columns, device=label_ids.device)[label_ids]
 
     def stored_labels(self, ids: Tensor) -> Tensor:
-        """Indices into `labels`, of any shape, as label ids of the datastore; -1 where it lacks the label."""
+        """Indices into `labels`, of any shape, as label ids of the datastore; -1 for labels that it lacks."""
         stored = torch.full((len(self.labels),), -1, device=ids.device)
         stored[self._vote_columns] = torch.arange(len(self._vote_columns), device=ids.device)
         return stored[ids]

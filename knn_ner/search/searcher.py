@@ -1,4 +1,4 @@
-"""Nearest neighbours in a datastore: what every index offers."""
+"""Search for the nearest neighbours in a datastore: the interface of all indexes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from torch import Tensor
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search.similarity import check_similarity, exact_similarity
 from knn_ner.search.vote import vote
-from knn_ner.settings import check_temperature
+from knn_ner.settings import EXACT
 from knn_ner.utils.errors import UserError
 
-# Candidate keys held at once, in float32, while their similarity is computed: what stays in a CPU's
-# cache, and what an accelerator takes in one go.
+# Candidate keys in float32 whose similarity is computed at once: as many as fit into the cache of a CPU, or keep an
+# accelerator busy.
 RESCORED_KEYS = {"cpu": 1 << 11, "cuda": 1 << 18}
 # Neighbours, of all queries together, whose votes are counted at once.
-VOTING = 1 << 22
+VOTES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,32 @@ class SearchResult:
     indices: Tensor
 
 
+@dataclass(frozen=True)
+class LogWeights:
+    """The weights of the labels in the vote of every entry, which are sums of exp(similarity / T).
+
+    They are kept relative to the largest similarity: when T approaches 0, their own logarithms lose all digits.
+
+    Attributes:
+        logs: (q, labels) float64, log of the sum of exp((similarity - largest) / T); minus infinity for a label
+            without entries.
+        largest: (q,) float32, the largest similarity.
+    """
+
+    logs: Tensor
+    largest: Tensor
+
+
 class Searcher(ABC):
-    """An index over a datastore.
+    """Search over a datastore.
 
     Args:
         store: the datastore.
         similarity: "cosine" or "l2" (minus the squared Euclidean distance).
-        device: where queries are searched and results lie.
+        device: the device that searches and holds results.
 
-    Raises UserError for another similarity, or a datastore without entries.
+    Raises:
+        UserError: for another similarity, or a datastore without entries.
     """
 
     def __init__(
@@ -55,6 +72,15 @@ class Searcher(ABC):
         self.similarity = similarity
         self.device = torch.device(device)
 
+    @property
+    def index_name(self) -> str:
+        """The value of `--index` that selects this search."""
+        return EXACT
+
+    def reopened(self, store: Datastore) -> "Searcher":
+        """The same search over a later state of the datastore."""
+        return type(self)(store, self.similarity, self.device)
+
     @abstractmethod
     def search(self, queries: Tensor, k: int) -> SearchResult:
         """The k nearest entries of each query; all n entries if k > n.
@@ -63,57 +89,50 @@ class Searcher(ABC):
             queries: (q, dim) float.
             k: at least 1.
 
-        Raises UserError for k below 1, and for queries that are not finite or not as wide as the
-        keys.
+        Raises:
+            UserError: for k below 1, and for queries that are not finite or not as wide as the keys.
         """
 
     def vote_all(self, queries: Tensor, temperatures: Sequence[float]) -> Tensor:
-        """The vote of every entry (k = -1) at each temperature.
+        """The vote of every entry (k = -1) at each temperature: (temperatures, q, labels) float32.
 
-        Args:
-            queries: (q, dim) float.
-            temperatures: each above 0.
-
-        Returns: (temperatures, q, labels) float32. Raises UserError as `search` does, for a
-        temperature that is not above 0, and if the index does not visit every entry.
+        Raises:
+            UserError: as `search` does, for a temperature that is not above 0, and if the index does not visit
+                every entry.
         """
         raise UserError(f"k -1: {type(self).__name__} does not visit every entry; search exactly")
 
     def log_weights(
         self, queries: Tensor, temperature: float, without: Tensor | None = None
-    ) -> Tensor:
-        """What each label has in the vote of every entry: the log of the sum of exp(similarity / T).
-
-        `vote_all` is the softmax of it; here the share of a single entry can be told.
+    ) -> LogWeights:
+        """The weights of the labels in the vote of every entry, whose softmax is `vote_all`.
 
         Args:
-            queries, temperature: as in `vote_all`.
-            without: (q, m) int64, m different entries for each query that have no vote; fewer than
-                there are.
+            queries: (q, dim) float.
+            temperature: above 0.
+            without: (q, m) int64, m different entries for each query that do not vote; fewer than there are.
 
-        Returns: (q, labels) float64, -inf for a label that no entry has. Raises UserError as
-        `vote_all` does.
+        Raises:
+            UserError: as `vote_all` does.
         """
         raise UserError(f"k -1: {type(self).__name__} does not visit every entry; search exactly")
 
     def votes(self, queries: Tensor, k: int, temperature: float) -> Tensor:
-        """P_knn: the vote of k neighbours or, with k = -1, of every entry.
+        """P_knn, the vote of the k nearest entries or, with k = -1, of every entry: (q, labels) float32.
 
-        Args: as in `search` and `vote`.
-
-        Returns: (q, labels) float32, over the datastore's labels.
+        Raises:
+            UserError: as `search` does, and for a temperature that is not above 0.
         """
-        check_temperature(temperature)
         if k == -1:
             return self.vote_all(queries, [temperature])[0]
-        group = max(1, VOTING // max(1, min(k, self.store.entries)))
-        return torch.cat([self._votes(part, k, temperature) for part in queries.split(group)])
-
-    def _votes(self, queries: Tensor, k: int, temperature: float) -> Tensor:
-        found = self.search(queries, k)
-        labels = self.neighbour_labels(found.indices)
-        counts = self.neighbour_weights(found.indices)
-        return vote(found.similarities, labels, len(self.store.labels), temperature, counts, k)
+        parts = []
+        for part in queries.split(max(1, VOTES_AT_ONCE // max(1, min(k, self.store.entries)))):
+            found = self.search(part, k)
+            labels = self.neighbour_labels(found.indices)
+            counts = self.neighbour_weights(found.indices)
+            num_labels = len(self.store.labels)
+            parts.append(vote(found.similarities, labels, num_labels, temperature, counts, k))
+        return torch.cat(parts)
 
     def neighbour_labels(self, indices: Tensor) -> Tensor:
         """Label ids of entries, int64 in the shape of `indices`."""
@@ -121,32 +140,38 @@ class Searcher(ABC):
         return torch.from_numpy(labels.astype(np.int64)).to(self.device)
 
     def neighbour_weights(self, indices: Tensor) -> Tensor | None:
-        """How many entries each stands for, float32 in the shape of `indices`; None if each is one."""
+        """The number of entries that each stands for, float32 in the shape of `indices`; None if each is one."""
         if self.store.weights is None:
             return None
         return torch.from_numpy(self.store.weights[indices.cpu().numpy()]).to(self.device)
 
     def keys_of(self, entries: Tensor) -> Tensor:
-        """Keys of entries: (m,) int64 -> (m, dim) float32, on this index's device."""
+        """Keys of entries: (m,) int64 -> (m, dim) float32, on the device of this search."""
         return torch.from_numpy(self.store.gather(entries.cpu().numpy())).to(self.device).float()
 
-    def rescore(self, queries: Tensor, candidates: Tensor) -> SearchResult:
-        """Order candidate entries, (q, c) int64, by their exact similarity to (q, dim) queries."""
-        candidates = candidates.sort(dim=1).values
-        similarities = torch.empty(candidates.shape, device=self.device)
-        held = RESCORED_KEYS.get(self.device.type, RESCORED_KEYS["cpu"])
-        step = max(1, held // candidates.shape[1])
+    def similarities_of(self, queries: Tensor, entries: Tensor) -> Tensor:
+        """`exact_similarity` of (q, dim) queries to their own (q, c) entries: (q, c) float32."""
+        similarities = torch.empty(entries.shape, device=self.device)
+        step = max(1, RESCORED_KEYS[self.device.type] // entries.shape[1])
         for start in range(0, len(queries), step):
-            part = candidates[start : start + step]
-            keys = self.keys_of(part.reshape(-1)).view(*part.shape, -1)
-            norms = torch.from_numpy(self.store.norms[part.cpu().numpy()]).to(self.device)
-            similarities[start : start + step] = exact_similarity(
-                queries[start : start + step], keys, norms, self.similarity
-            )
-        return best_first(similarities, candidates)
+            part = slice(start, start + step)
+            own = entries[part]
+            keys = self.keys_of(own.reshape(-1)).view(*own.shape, -1)
+            norms = torch.from_numpy(self.store.norms[own.cpu().numpy()]).to(self.device)
+            similarities[part] = exact_similarity(queries[part], keys, norms, self.similarity)
+        return similarities
+
+    def rescore(self, queries: Tensor, candidates: Tensor) -> SearchResult:
+        """Sort candidate entries, (q, c) int64, by their exact similarity to (q, dim) queries."""
+        candidates = candidates.sort(dim=1).values
+        return best_first(self.similarities_of(queries, candidates), candidates)
 
     def checked(self, queries: Tensor) -> Tensor:
-        """The queries in float32 on this index's device. Raises UserError as `search` does."""
+        """The queries in float32 on the device of this search.
+
+        Raises:
+            UserError: as `search` does.
+        """
         if queries.ndim != 2 or queries.shape[1] != self.store.dim:
             raise UserError(
                 f"{self.store.path}: keys are {self.store.dim} wide, but the hidden states to "
@@ -163,6 +188,6 @@ class Searcher(ABC):
 
 
 def best_first(similarities: Tensor, indices: Tensor) -> SearchResult:
-    """Sort rows by similarity; of equal ones, what came first stays first."""
+    """Sort rows by similarity; equal ones keep their order."""
     similarities, order = similarities.sort(dim=1, descending=True, stable=True)
     return SearchResult(similarities, indices.gather(1, order))

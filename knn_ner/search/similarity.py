@@ -1,7 +1,7 @@
 """The similarity of two vectors: equal to the last bit for every index, batch size and device.
 
-A matrix product rounds the similarity of a pair of vectors differently in matrices of different shapes. It is
-good enough to find candidates. Neighbours are ordered and weighted by `exact_similarity`.
+A matrix product rounds the similarity of a pair of vectors differently in matrices of different shapes. It is good
+enough to find candidates. Neighbours are sorted and weighted by `exact_similarity`.
 """
 
 import math
@@ -15,8 +15,8 @@ SIMILARITIES = ("cosine", "l2")
 
 FLOAT32_ROUNDING = 2.0**-24
 SMALLEST_NORMAL = 2.0**-126
-# Squares of components are normal float32 numbers, and sums of squares finite, for vectors with norms in this
-# range. Outside of it, the rounding of a cosine has no bound.
+# The norms at which sums of squares are finite, normal float32 numbers. The cosine of other vectors has no bound of
+# rounding.
 NORM_RANGE = (1e-15, 1e15)
 
 
@@ -26,11 +26,11 @@ def check_similarity(similarity: str) -> None:
         raise UserError(f"similarity {similarity!r}: expected one of {', '.join(SIMILARITIES)}")
 
 
-def fold_sum(values: Tensor) -> Tensor:
+def _fold_sum(values: Tensor) -> Tensor:
     """Sum over the last axis by adding one half to the other: (m, d) -> (m,). Overwrites `values`.
 
-    Each step is elementwise, so the sum of a row does not depend on the other rows, the threads or the device.
-    The rounding error grows with log2(d) only.
+    Each step is elementwise, so the sum of a row does not depend on the other rows, the threads or the device. The
+    rounding error grows with log2(d) only.
     """
     width = values.shape[-1]
     while width > 1:
@@ -43,8 +43,8 @@ def fold_sum(values: Tensor) -> Tensor:
 
 
 def norm(vectors: Tensor) -> Tensor:
-    """Euclidean norms, summed by `fold_sum`: (m, d) -> (m,)."""
-    return fold_sum(vectors.square()).sqrt()
+    """Euclidean norms: (m, d) -> (m,)."""
+    return _fold_sum(vectors.square()).sqrt()
 
 
 def has_bounded_rounding(norms: Tensor) -> Tensor:
@@ -68,9 +68,9 @@ def exact_similarity(queries: Tensor, keys: Tensor, key_norms: Tensor, similarit
     rows = keys.view(-1, keys.shape[-1])
     if similarity == "l2":
         keys -= queries[:, None]
-        return -fold_sum(rows.square_()).view(key_norms.shape)
+        return -_fold_sum(rows.square_()).view(key_norms.shape)
     keys *= queries[:, None]
-    products = fold_sum(rows).view(key_norms.shape)
+    products = _fold_sum(rows).view(key_norms.shape)
     norms = norm(queries)[:, None] * key_norms
     return torch.where(norms > 0, products / norms, torch.zeros_like(products))
 
@@ -83,23 +83,13 @@ def rounding_error(dim: int) -> float:
 def product_error(
     query_norms: Tensor, largest_key_norm: float, dim: int, similarity: str
 ) -> Tensor:
-    """Largest difference of a similarity by matrix product in float32 from `exact_similarity`.
+    """Largest difference of a similarity by matrix product in float32 from `exact_similarity`: (q,) -> (q,).
 
-    A sum of d products in any order is off by at most d * 2^-24 * |q| |k| (Higham, Accuracy and Stability of
-    Numerical Algorithms, section 3.1). Norms, scaling and `fold_sum` add `rounding_error`. For "l2" the error
-    is relative to the terms that cancel, hence (|q| + |k|)^2.
-
-    Args:
-        query_norms: (q,) float32.
-        largest_key_norm: the largest norm of a key.
-        dim: width of the vectors d.
-        similarity: "cosine" or "l2".
-
-    Returns:
-        (q,) float32; infinite where nothing is known.
+    A sum of d products in any order is off by at most d * 2^-24 * |q| |k| (Higham, Accuracy and Stability of Numerical
+    Algorithms, section 3.1). Norms, scaling and the exact similarity add `rounding_error`. For "l2" the error is
+    relative to the terms that cancel, hence (|q| + |k|)^2. It is infinite where it has no bound.
     """
     units = dim * FLOAT32_ROUNDING + rounding_error(dim)
     if similarity == "l2":
         return units * (query_norms + largest_key_norm).square() + dim * SMALLEST_NORMAL
-    known = has_bounded_rounding(query_norms)
-    return torch.full_like(query_norms, units).where(known, torch.inf)
+    return torch.full_like(query_norms, units).where(has_bounded_rounding(query_norms), torch.inf)

@@ -1,11 +1,10 @@
-"""The settings that were tuned on dev, kept with the datastore that they were tuned for.
+"""The settings that were tuned on dev, kept in the folder of the datastore that they were tuned for.
 
-They lie beside the manifest and are no part of it: tuning changes nothing that is stored.
+The manifest does not name them: tuning changes nothing that is stored.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +20,20 @@ logger = logging.getLogger(__name__)
 TUNED_FILE = "tuned.json"
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """The best settings of a tuning.
-
-    similarity: `cosine` or `l2`. f1: percent, on dev. content_id: what the datastore held then.
-    """
-
-    settings: VoteSettings
-    similarity: Similarity
-    f1: float
-    content_id: str
-
-    def describe(self, path: str | Path, used: Sequence[str]) -> str:
-        """What a user should know of the settings `used` with the store in `path`, in one line."""
-        changed = Manifest.read(Path(path)).content_id != self.content_id
-        shown = {
-            name: value if name == "k" else f"{value:g}"
-            for name, value in asdict(self.settings).items()
-        }
-        values = ", ".join(f"{name} {shown[name]}" for name in used)
-        return f"{path}: {values}, {self.similarity} similarity, as tuned on dev" + (
-            " before the datastore was changed" if changed else ""
-        )
-
-
 def save_tuned(store: Datastore, settings: VoteSettings, similarity: str, f1: float) -> None:
-    """Keep the best settings with a datastore, in place of earlier ones.
+    """Keep the best settings in a datastore's folder, in place of earlier ones.
 
-    Raises `UserError` when its folder cannot be written.
+    Args:
+        store: the datastore.
+        settings: k, temperature and knn_weight.
+        similarity: `cosine` or `l2`.
+        f1: in percent, on dev.
+
+    Raises:
+        UserError: if the folder cannot be written.
     """
     content = asdict(settings) | {"similarity": similarity, "f1": f1}
     write_json(store.path / TUNED_FILE, content | {"content_id": store.content_id})
-
-
-def read_tuned(path: str | Path) -> Tuned | None:
-    """The settings kept with the datastore in folder `path`; None if it was never tuned.
-
-    Raises `UserError` for a file that is not as `save_tuned` writes it.
-    """
-    file = Path(path) / TUNED_FILE
-    if not file.is_file():
-        return None
-    content = read_json(file)
-    try:
-        settings = VoteSettings(content["k"], content["temperature"], content["knn_weight"])
-        tuned = Tuned(settings, content["similarity"], content["f1"], content["content_id"])
-        check_similarity(tuned.similarity)
-    except (KeyError, TypeError, UserError) as error:
-        raise UserError(
-            f"{file}: not as knn_ner.tune writes it ({error}); tune again, or remove the file"
-        ) from None
-    return tuned
 
 
 def choose_vote(
@@ -81,50 +42,38 @@ def choose_vote(
     similarity: Similarity | None,
     tuning: str | Path | None = None,
 ) -> tuple[VoteSettings, Similarity, str]:
-    """The settings to use with the store in `path`: what is given, and for the rest what was tuned.
+    """The settings to use with the datastore in `path`: those given, and for the rest those tuned.
+
+    Tuned settings from the datastore's folder are logged.
 
     Args:
         path: the datastore's folder.
         given: k, temperature and knn_weight, as far as they are given.
         similarity: `cosine` or `l2`, if given.
-        tuning: a `tuning.json` to take the rest from, in place of what was tuned for the datastore.
+        tuning: a `tuning.json` for the settings that are not given, in place of those tuned for the datastore.
 
     Returns:
-        The settings, the similarity (`cosine` if nothing tells it), and the source: `tuned` if any of k,
-        temperature and knn_weight is or a tuning file is given, else `given`. What is taken from the store's own
-        tuning is logged.
+        The settings, the similarity (`cosine` if none is given or tuned), and their source: `tuned` if a setting was
+        tuned or a tuning file is given, else `given`.
 
     Raises:
-        UserError: if a setting is given nowhere or is out of range, or the others were tuned for another
+        UserError: if a setting is neither given nor tuned, or out of range, or if the others were tuned for another
             similarity.
     """
     values = {name: getattr(given, name) for name in ("k", "temperature", "knn_weight")}
+    missing = [name for name, value in values.items() if value is None]
+    if not missing and not tuning:
+        return VoteSettings(**values), similarity or "cosine", "given"
     if tuning:
         best = _best_of(tuning, similarity)
-        values = {name: best[name] if value is None else value for name, value in values.items()}
-        return VoteSettings(**values), similarity or best["similarity"], "tuned"
-    missing = [name for name, value in values.items() if value is None]
-    if not missing:
-        return VoteSettings(**values), similarity or "cosine", "given"
-    tuned = read_tuned(path)
-    if tuned is None:
-        raise UserError(
-            f"{missing[0]} not given, and nothing was tuned for {path}; give k, temperature and "
-            "knn_weight, or run knn_ner.tune with this datastore"
-        )
-    if similarity not in (None, tuned.similarity):
-        raise UserError(
-            f"{Path(path) / TUNED_FILE}: tuned for similarity {tuned.similarity}, but {similarity} is "
-            f"asked for; take the same, or give k, temperature and knn_weight"
-        )
-    logger.info(tuned.describe(path, missing))
-    best = asdict(tuned.settings)
+    else:
+        best = _tuned_for(Path(path), missing, similarity)
     settings = VoteSettings(**values | {name: best[name] for name in missing})
-    return settings, tuned.similarity, "tuned"
+    return settings, similarity or best["similarity"], "tuned"
 
 
 def _best_of(tuning: str | Path, similarity: str | None) -> dict[str, Any]:
-    """The best setting in a `tuning.json`."""
+    """The best settings in a `tuning.json`, with their similarity."""
     content = read_json(tuning)
     best = content.get("best") if isinstance(content, dict) else None
     best = best if isinstance(best, dict) else {}
@@ -136,4 +85,47 @@ def _best_of(tuning: str | Path, similarity: str | None) -> dict[str, Any]:
             f"{tuning}: tuned for similarity {best['similarity']}, but --similarity is "
             f"{similarity}; give the same"
         )
+    return best
+
+
+def read_tuned(file: Path) -> tuple[dict[str, Any], str]:
+    """The settings in a `tuned.json`, with their similarity, and the content that they were tuned for.
+
+    Raises:
+        UserError: for a file that `save_tuned` did not write.
+    """
+    content = read_json(file)
+    try:
+        best = asdict(VoteSettings(content["k"], content["temperature"], content["knn_weight"]))
+        best["similarity"] = content["similarity"]
+        check_similarity(best["similarity"])
+        return best, content["content_id"]
+    except (KeyError, TypeError, UserError) as error:
+        raise UserError(
+            f"{file}: not as knn_ner.tune writes it ({error}); tune again, or remove the file"
+        ) from None
+
+
+def _tuned_for(path: Path, missing: list[str], similarity: str | None) -> dict[str, Any]:
+    """The settings tuned for the datastore in folder `path`, with their similarity; logs the missing ones."""
+    file = path / TUNED_FILE
+    if not file.is_file():
+        raise UserError(
+            f"{missing[0]} not given, and nothing was tuned for {path}; give k, temperature and "
+            "knn_weight, or run knn_ner.tune with this datastore"
+        )
+    best, content_id = read_tuned(file)
+    if similarity not in (None, best["similarity"]):
+        raise UserError(
+            f"{file}: tuned for similarity {best['similarity']}, but {similarity} is "
+            f"asked for; take the same, or give k, temperature and knn_weight"
+        )
+    used = ", ".join(
+        f"{name} {best[name] if name == 'k' else format(best[name], 'g')}" for name in missing
+    )
+    changed = Manifest.read(path).content_id != content_id
+    logger.info(
+        f"{path}: {used}, {best['similarity']} similarity, as tuned on dev"
+        + (" before the datastore was changed" if changed else "")
+    )
     return best

@@ -114,12 +114,13 @@ def neighbour_shares(
             )
     else:
         whole = searcher.log_weights(hidden, temperature)
-        exponents = found.similarities[:, :shown].double() / temperature
-        shares = (exponents - whole.logsumexp(1, keepdim=True)).exp() * counts[:, :shown]
-        votes = alignment.votes(whole.softmax(1).float())
+        behind = found.similarities[:, :shown].double() - whole.largest[:, None]
+        exponents = behind / temperature - whole.logs.logsumexp(1, keepdim=True)
+        shares = exponents.exp() * counts[:, :shown]
+        votes = alignment.votes(whole.logs.softmax(1).float())
         if not nothing_left:
             rest = searcher.log_weights(hidden, temperature, found.indices[:, :shown])
-            votes_without = alignment.votes(rest.softmax(1).float())
+            votes_without = alignment.votes(rest.logs.softmax(1).float())
     without = base if nothing_left else interpolate(base, votes_without, settings.knn_weight)
     kept = slice(0, max(shown, around))
     return NeighbourShares(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from knn_ner.data.corpus import Sentence
 from knn_ner.data.tags import OUTSIDE, scheme_of_labels
 from knn_ner.datastore.reader import Datastore
-from knn_ner.search.index_choice import reopen, searcher_for
+from knn_ner.search.index_choice import searcher_for
 from knn_ner.search.interpolation import LabelAlignment
 from knn_ner.search.searcher import Searcher
 from knn_ner.search.tuned_settings import choose_vote
@@ -340,7 +340,7 @@ class KnnTagger:
         """Use what this or another process has changed in the datastore since it was opened."""
         if self.store is not None and self._searcher is not None:
             self.store = self.store.refresh()
-            self._searcher = reopen(self._searcher, self.store)
+            self._searcher = self._searcher.reopened(self.store)
 
     def _texts(
         self, inputs: Input | Sequence[Input], words: bool | None

@@ -6,9 +6,11 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 RESULTS_FILE = "train_results.json"
 SETTINGS_FILE = "settings.json"
 LIGHTNING_PRECISION = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+# Largest share of training words with the unknown word piece that causes no warning.
+UNKNOWN_SHARE = 0.2
 # Settings that a resumed run may change, as the trained weights do not depend on them.
 FREE_TO_CHANGE = {"save_path", "resume", "workers", "device", "eval_batch_size", "batch_size"}
 
@@ -84,6 +88,7 @@ def train_tagger(settings: TrainSettings) -> dict[str, Any]:
     pl.seed_everything(settings.seed, workers=True, verbose=False)
     tagger = _new_tagger(settings, corpus, corpus_labels)
     splits = {split: make_split(corpus, split, tagger.encoding) for split in corpus.splits}
+    _warn_of_unknown_words(tagger, splits["train"])
     trainer, best, seconds = _fit(settings, tagger, splits, device, checkpoint)
     results = {
         "dev": None,
@@ -141,7 +146,7 @@ def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str
     )
     units = detect_units(corpus.splits["train"]) if settings.units == "auto" else settings.units
     logger.info(f"tokens are {units}; {len(labels)} labels")
-    tokenizer = load_tokenizer(settings.bert_path)
+    tokenizer = load_tokenizer(settings.bert_path, settings.lowercase)
     encoding = Encoding(tokenizer, labels, settings.piece_labels, units)
     model = load_encoder(
         settings.bert_path,
@@ -159,6 +164,38 @@ def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str
     }
     setattr(model.config, CONFIG_KEY, recorded_settings)
     return TrainedTagger(model, tokenizer, encoding, max_length)
+
+
+class _LastOfTies(ModelCheckpoint):
+    """Keeps the last of equally good checkpoints, as the published trainers do."""
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: torch.Tensor | None = None) -> bool:
+        """Whether a checkpoint is to be kept."""
+        if super().check_monitor_top_k(trainer, current) or current is None:
+            return current is not None
+        return bool(current >= self.best_k_models[self.kth_best_model_path])
+
+
+def _dev_scores(dev: Split, select_by: str, rows: np.ndarray) -> dict[str, float]:
+    """The scores of the dev split that training logs: the word-level F1 and the one that chooses a checkpoint."""
+    scores = {"dev_f1": word_f1(dev.word_tags, dev.decoder.sentences(rows))}
+    if select_by == "piece_f1":
+        scores["dev_piece_f1"] = dev.score(rows)["piece_f1"]
+    return scores
+
+
+def _warn_of_unknown_words(tagger: TrainedTagger, train: Split) -> None:
+    """Warn if many words give the unknown word piece: tokeniser and corpus do not fit then."""
+    words = unknown = 0
+    for sentence in train.encoded:
+        pieces = sentence.input_ids[1:-1] == tagger.tokenizer.unk_token_id
+        unknown += len(np.unique(sentence.word_of_piece[1:-1][pieces]))
+        words += len(sentence.first_piece)
+    if unknown > UNKNOWN_SHARE * words:
+        logger.warning(
+            f"{unknown / words:.0%} of the training words give the unknown word piece {tagger.tokenizer.unk_token}; "
+            "check that the encoder is for this language and letter case (--lowercase, --no-lowercase)"
+        )
 
 
 def _fit(
@@ -181,11 +218,12 @@ def _fit(
         eval_batch_size=batch_sizes.eval_batch_size,
         seed=settings.seed,
         workers=settings.workers,
+        by_length=settings.batching == "length",
     )
     module = Tagger(
         model,
-        dev.decoder,
-        lambda words: word_f1(dev.word_tags, words),
+        len(dev.gold),
+        partial(_dev_scores, dev, settings.select_by),
         lr=settings.lr,
         weight_decay=settings.weight_decay,
         warmup_proportion=settings.warmup_proportion,
@@ -244,10 +282,10 @@ def _make_trainer(
     if device.type == "cpu" and precision == "16":
         logger.info("--precision 16: a CPU has no float16 training, bf16 is used")
         precision = "bf16"
-    best = ModelCheckpoint(
+    best = (_LastOfTies if settings.select_by == "piece_f1" else ModelCheckpoint)(
         dirpath=save_path / "checkpoints",
         filename="{epoch}-{step}-{dev_f1:.2f}",
-        monitor="dev_f1",
+        monitor=f"dev_{settings.select_by}",
         mode="max",
         save_top_k=settings.save_topk,
         save_weights_only=True,
@@ -260,7 +298,9 @@ def _make_trainer(
     )
     callbacks: list[Callback] = [best, last, ScoreLog()]
     if settings.patience:
-        callbacks.append(EarlyStopping("dev_f1", mode="max", patience=settings.patience))
+        callbacks.append(
+            EarlyStopping(f"dev_{settings.select_by}", mode="max", patience=settings.patience)
+        )
     if sys.stderr.isatty():
         callbacks.append(TQDMProgressBar())
     logs = save_path / "logs"

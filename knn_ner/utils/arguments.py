@@ -207,8 +207,8 @@ def _add_flag(
         options["required"] = True
     hint, is_tuple = _plain_type(hint)
     if hint is bool:
-        # A flag that is on by default needs a --no-NAME.
-        options["action"] = argparse.BooleanOptionalAction if default else "store_true"
+        # A flag that is on by default, or has no default, needs a --no-NAME.
+        options["action"] = "store_true" if default is False else argparse.BooleanOptionalAction
     else:
         if typing.get_origin(hint) is typing.Literal:
             options["choices"] = typing.get_args(hint)

@@ -42,7 +42,8 @@ def atomic_path(path: Path, fsync: bool = False) -> Iterator[Path]:
     except BaseException:
         if temporary.is_dir():
             shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+        elif temporary.exists():
+            temporary.unlink()
         raise
 
 

@@ -24,9 +24,8 @@ from benchmark.scale import DIM, measure_scale
 from benchmark.settings import BenchmarkSettings
 from knn_ner.data.corpus import read_corpus
 from knn_ner.datastore.reader import Datastore
-from knn_ner.search.faiss_build import build_index
-from knn_ner.search.faiss_training import recommended
-from knn_ner.search.index_records import list_records
+from knn_ner.search.faiss_build import build_index, recommended
+from knn_ner.search.faiss_index import list_records
 from knn_ner.tagging.split import load_with_split
 from knn_ner.utils.command import read_command
 from knn_ner.utils.device import choose_device
@@ -89,12 +88,19 @@ def benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
 
 
 def link_store(source: Path, path: Path) -> None:
-    """Copy a datastore as links to its files, so that nothing is written into its own folder."""
+    """Copy a datastore, so that nothing is written into its own folder: as hard links where the file system can."""
     Datastore.open(source)
+
+    def link(old: str, new: str) -> None:
+        try:
+            os.link(old, new)
+        except OSError:
+            shutil.copy2(old, new)
+
     shutil.copytree(
         source,
         path,
-        copy_function=lambda old, new: Path(new).symlink_to(Path(old).resolve()),
+        copy_function=link,
         ignore=shutil.ignore_patterns("*.lock", "cover-*", "building.json"),
     )
 

@@ -25,6 +25,8 @@ class Recipe:
         file_name: the ending that the experiments expect, `word.bmes` for `train.word.bmes`.
         editions: published sizes; the first edition is probably the paper's.
         names: file names of the splits, where no part of the name tells the split.
+        first_names: file names of an earlier edition, likewise.
+        bracket_language: language of the CoNLL-2012 files of this corpus; None for a corpus without such files.
         clean: repairs a token.
         characters: whether to split tokens into characters.
         cuts_dev: whether the corpus has no dev split.
@@ -33,6 +35,8 @@ class Recipe:
     file_name: str
     editions: tuple[Edition, ...]
     names: dict[str, str] | None = None
+    first_names: dict[str, str] | None = None
+    bracket_language: str | None = None
     clean: CleanToken | None = None
     characters: bool = False
     cuts_dev: bool = False
@@ -53,6 +57,7 @@ RECIPES = {
             ),
         ),
         names={split: f"weiboNER_2nd_conll.{split}" for split in SPLITS},
+        first_names={split: f"weiboNER.conll.{split}" for split in SPLITS},
         clean=weibo_character,
     ),
     "wnut17": Recipe(
@@ -120,6 +125,7 @@ RECIPES = {
             ),
         ),
         characters=True,
+        bracket_language="chinese",
     ),
     "ontonotes5": Recipe(
         "word.bmes",
@@ -130,5 +136,16 @@ RECIPES = {
                 _sizes((59924, 1088503, 81828), (8528, 147724, 11066), (8262, 152728, 11257)),
             ),
         ),
+        bracket_language="english",
+    ),
+    "cluener": Recipe(
+        "char.bmes",
+        (
+            # Xu et al. 2020; the labels of the test split are not published, so its published dev split is test here.
+            Edition("CLUENER 2020", _sizes((10748, None, None), (None,) * 3, (1343, None, None))),
+        ),
+        names={"train": "train.json", "dev": "", "test": "dev.json"},
+        characters=True,
+        cuts_dev=True,
     ),
 }

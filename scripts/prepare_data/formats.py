@@ -28,7 +28,8 @@ def read_published(path: Path) -> list[Sentence] | None:
     """
     if path.name.endswith(BRACKET_ENDINGS):
         return list(read_brackets(path))
-    first = next((line for _, line in _lines(path) if line.strip()), "")
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = next((line for line in file if line.strip()), "")
     if first.lstrip().startswith("{"):
         return list(read_json_spans(path))
     tokens = first.split()

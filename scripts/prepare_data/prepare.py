@@ -27,7 +27,15 @@ from knn_ner.utils.errors import UserError
 from knn_ner.utils.files import write_text
 from knn_ner.utils.tables import terminal_table
 from prepare_data.corpora import RECIPES, Edition, Size
-from prepare_data.raw import RawFile, find_files, read_raw, require_splits, split_of
+from prepare_data.formats import read_brackets
+from prepare_data.raw import (
+    RawFile,
+    bracket_files,
+    find_files,
+    read_raw,
+    require_splits,
+    split_of,
+)
 
 logger = logging.getLogger(f"knn_ner.{__name__}")
 
@@ -70,12 +78,28 @@ def prepare(
     """
     recipe = RECIPES[name]
     raw, out = Path(raw), Path(out)
-    files = find_files(raw, recipe.names)
     needed = ("train", "test") if recipe.cuts_dev else SPLITS
-    require_splits(raw, files, needed, recipe.names)
-    corpus = _read_as_bio(
-        {split: read_raw(files[split], recipe.clean, comments) for split in files}, raw
-    )
+    trees = bracket_files(raw, recipe.bracket_language) if recipe.bracket_language else {}
+    if trees:
+        files = {split: raw / split for split in trees}
+        require_splits(raw, files, needed)
+        read = {
+            split: RawFile(
+                raw / split, [each for path in paths for each in read_brackets(path)], Counter()
+            )
+            for split, paths in trees.items()
+        }
+        sources = [path for paths in trees.values() for path in paths]
+    else:
+        files = find_files(raw, recipe.names)
+        names = recipe.names
+        if not files and recipe.first_names:
+            names = recipe.first_names
+            files = find_files(raw, names)
+        require_splits(raw, files, needed, names)
+        read = {split: read_raw(path, recipe.clean, comments) for split, path in files.items()}
+        sources = list(files.values())
+    corpus = _read_as_bio(read, raw)
     if recipe.characters:
         corpus = {
             split: _as_characters(sentences, files[split]) for split, sentences in corpus.items()
@@ -91,7 +115,7 @@ def prepare(
         )
     file_name = file_name or recipe.file_name
     outputs = {out / f"{split}.{file_name}": corpus[split] for split in SPLITS}
-    write_corpus(out, outputs, CORPUS_SCHEME, files.values(), labels=True)
+    write_corpus(out, outputs, CORPUS_SCHEME, sources, labels=True)
     return found
 
 

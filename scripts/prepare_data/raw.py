@@ -14,18 +14,20 @@ from knn_ner.data.columns import DOCUMENT_START, Sentence, columns_of, lines_of
 from knn_ner.data.corpus import SPLITS, read_file
 from knn_ner.data.tags import is_tag
 from knn_ner.utils.errors import UserError
+from prepare_data.formats import BRACKET_ENDINGS, read_published
 
 BLANK = "blank lines of spaces or tabs read as the end of a sentence"
 DOCUMENTS = f"{DOCUMENT_START} lines left out"
 NO_TOKEN = "lines with a tag but no token left out"
 POSITION = "characters freed of a position of several digits (`p10` is `p`)"
+SURROGATES = "lines with half characters (surrogates) joined, or written as U+FFFD"
 LOST_EMOJI = "pairs of U+FFFD (a lost emoji) written as one"
 
 # File names such as `eng.testa` and `msra_train_bio.txt` have a part that tells the split.
 _SPLIT_WORDS = {
-    "train": {"train", "training"},
+    "train": {"train", "training", "train1"},
     "dev": {"dev", "development", "valid", "validation", "val", "testa"},
-    "test": {"test", "testing", "testb"},
+    "test": {"test", "testing", "testb", "testright1"},
 }
 
 # Repairs a token and counts the faults; raises ValueError for a token that cannot be repaired.
@@ -66,7 +68,7 @@ def weibo_character(token: str, faults: Counter[str]) -> str:
 
 
 def read_raw(path: Path, clean: CleanToken | None = None, comments: str | None = None) -> RawFile:
-    """Read a column file, and repair its faults.
+    """Read a published file: a column file, whose faults are repaired, or one of another format (`formats`).
 
     Args:
         path: the file.
@@ -77,6 +79,9 @@ def read_raw(path: Path, clean: CleanToken | None = None, comments: str | None =
         UserError: as `corpus.read_file` does, and for a token that `clean` refuses.
     """
     faults: Counter[str] = Counter()
+    published = read_published(path)
+    if published is not None:
+        return RawFile(path, published, faults)
     lines = _repaired(path, faults, clean, comments)
     return RawFile(path, read_file(path, comments, lines), faults)
 
@@ -85,7 +90,7 @@ def _repaired(
     path: Path, faults: Counter[str], clean: CleanToken | None, comments: str | None
 ) -> Iterator[tuple[int, str]]:
     """The repaired lines of a file with their numbers; counts the faults."""
-    for number, line in lines_of(path):
+    for number, line in _lines(path, faults):
         parts = columns_of(line)
         if not parts or parts[0] == DOCUMENT_START:
             faults[DOCUMENTS if parts else BLANK] += bool(line)
@@ -104,6 +109,39 @@ def _repaired(
             except ValueError as error:
                 raise UserError(f"{path}:{number}: {error}") from None
         yield number, line
+
+
+def _lines(path: Path, faults: Counter[str]) -> Iterator[tuple[int, str]]:
+    """The lines of a file with their numbers; pairs of surrogates are joined, and lone ones become U+FFFD."""
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        # The reader of column files names the line.
+        yield from lines_of(path)
+        return
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if any("\ud800" <= character <= "\udfff" for character in line):
+            line = line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            faults[SURROGATES] += 1
+        yield number, line
+
+
+def bracket_files(folder: Path, language: str) -> dict[str, list[Path]]:
+    """The CoNLL-2012 files of each split below a folder, by the names of their folders (train, development, test).
+
+    Args:
+        folder: the folder.
+        language: `english` or `chinese`; files below a folder of the other language are left out.
+    """
+    other = {"english": "chinese", "chinese": "english"}[language]
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*_conll")):
+        parts = {part.lower() for part in path.relative_to(folder).parts[:-1]}
+        splits = [split for split, words in _SPLIT_WORDS.items() if words & parts]
+        if path.name.endswith(BRACKET_ENDINGS) and other not in parts and len(splits) == 1:
+            found.setdefault(splits[0], []).append(path)
+    return found
 
 
 def split_of(path: Path) -> str | None:

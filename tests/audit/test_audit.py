@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,8 +16,8 @@ from get_labels import write_labels
 from knn_ner import build_datastore
 from knn_ner.audit import __main__ as audit
 from knn_ner.audit.evidence import neighbours_elsewhere
+from knn_ner.audit.findings import COLUMNS, Finding, to_csv, to_html
 from knn_ner.audit.ranking import group_units
-from knn_ner.audit.report import COLUMNS, Finding, to_csv, to_html
 from knn_ner.audit.stored_sentences import StoredSentences
 from knn_ner.data.corpus import read_corpus
 from knn_ner.data.spans import word_spans
@@ -52,11 +53,18 @@ def noisy(tiny_corpus, trained, tmp_path_factory):
     return folder, flags
 
 
+@pytest.fixture
+def cleanlab():
+    """Skip the test where cleanlab is not installed."""
+    pytest.importorskip("cleanlab", reason="cleanlab is not installed: pip install .[audit]")
+
+
 def run_audit(flags, out, *more):
     settings = audit.parse_arguments([*flags, "--out", str(out), *map(str, more)])
     return audit.audit(settings)
 
 
+@pytest.mark.usefixtures("cleanlab")
 @pytest.mark.parametrize("knn_weight", [0, 0.5, 1])
 def test_planted_errors_come_first(noisy, tmp_path, knn_weight):
     """By the tagger alone, by both, and by the neighbours alone."""
@@ -78,6 +86,7 @@ def test_planted_errors_come_first(noisy, tmp_path, knn_weight):
     assert found > 0.25 * len(planted)
 
 
+@pytest.mark.usefixtures("cleanlab")
 def test_what_is_written(noisy, tmp_path, capfd):
     folder, flags = noisy
     audit.main([*flags, "--out", str(tmp_path), "--limit", "30"])
@@ -148,6 +157,7 @@ def store_of(path, keys, labels, texts) -> Datastore:
     return Datastore.open(path)
 
 
+@pytest.mark.usefixtures("cleanlab")
 def test_a_copy_with_another_tag_is_evidence(trained, tmp_path, corpus_folder):
     """Three times the same sentence, once tagged otherwise; its copies are no neighbours."""
     from knn_ner.synthetic.corpus import write_corpus
@@ -227,7 +237,7 @@ def test_corpus_text_is_text():
         differing_copies=1,
         differing=[near],
     )
-    page = Page(to_html([found], "<title>", ["<i>"]))
+    page = Page(to_html([found], "<i>"))
     assert not {"script", "b>", "i"} & page.elements
     assert any(words[0] in text for text in page.texts)
     assert "S-<b>" in page.texts and "S-&" in page.texts
@@ -238,6 +248,7 @@ def test_corpus_text_is_text():
     assert row["copies"] == "1 of 2 differ"
 
 
+@pytest.mark.usefixtures("cleanlab")
 def test_sentences_added_later_are_judged_too(noisy, tmp_path, capfd):
     """They have no line in the corpus; the others keep theirs."""
     from knn_ner.datastore import __main__ as datastore
@@ -272,12 +283,21 @@ ERRORS = {
 }
 
 
+@pytest.mark.usefixtures("cleanlab")
 @pytest.mark.parametrize(("flags", "message"), ERRORS.values(), ids=ERRORS.keys())
 def test_errors_are_one_line(fails, noisy, tmp_path, flags, message):
     assert fails(audit.main, *noisy[1], "--out", tmp_path / "new", *flags) == message
     assert not (tmp_path / "new").exists()
 
 
+def test_without_cleanlab(fails, noisy, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cleanlab", None)
+    assert fails(audit.main, *noisy[1], "--out", tmp_path / "new") == (
+        "error: cleanlab is not installed; run `python -m pip install .[audit]`"
+    )
+
+
+@pytest.mark.usefixtures("cleanlab")
 def test_another_corpus_is_refused(fails, noisy, corpus_folder, tmp_path):
     folder = corpus_folder("word.bmes")
     message = fails(

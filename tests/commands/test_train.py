@@ -1,17 +1,22 @@
 """The training command: files, determinism, resumption, dropout, errors."""
 
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from transformers import pipeline
+from transformers import AutoTokenizer, pipeline
 
+from knn_ner.data.batching import shuffled_batches
 from knn_ner.data.corpus import read_corpus
 from knn_ner.train import main, parse_arguments, train
+from knn_ner.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--max_epochs", 2, "--lr", 3e-3, "--train_batch_size", 16, "--seed", 3, "--device", "cpu")
@@ -184,6 +189,47 @@ def test_resuming_with_other_settings_is_refused(fails, arguments, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("vocabulary", "flags", "share"),
+    [
+        ("我 们 在 北 京", (), "100%"),
+        ("the of a in road to The Of", ("--no-lowercase",), r"\d\d%"),
+        ("the of a in road to the on .", (), r"\d\d%"),
+        (None, (), None),
+    ],
+)
+def test_a_tokeniser_that_does_not_fit_is_told(
+    arguments, tiny_encoder, tmp_path, vocabulary, flags, share, capfd
+):
+    if vocabulary is not None:
+        shutil.copytree(tiny_encoder, tmp_path / "encoder")
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            (tmp_path / "encoder" / name).unlink()
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *vocabulary.split()]
+        (tmp_path / "encoder" / "vocab.txt").write_text("\n".join(dict.fromkeys(words)))
+        flags = (*flags, "--bert_path", str(tmp_path / "encoder"))
+    line = arguments(tmp_path / "s", "--max_epochs", "1", *flags)
+    train(parse_arguments(line))
+    warned = re.search(
+        r"^warning: (.*) of the training words give the unknown word piece \[UNK\]; ",
+        capfd.readouterr().err,
+        re.M,
+    )
+    assert bool(warned) == bool(share) and (not share or re.fullmatch(share, warned[1]))
+
+
+def test_no_lowercase_is_kept_with_the_tagger(arguments, tmp_path, tiny_encoder):
+    results = train(parse_arguments(arguments(tmp_path, "--no-lowercase", "--max_epochs", "1")))
+    assert results["settings"]["lowercase"] is False
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert tokenizer.tokenize("THE") != tokenizer.tokenize("the")
+    before = AutoTokenizer.from_pretrained(tiny_encoder)
+    assert before.tokenize("THE") == before.tokenize("the") == tokenizer.tokenize("the")
+    message = "--lowercase True found, expected False as when this run began"
+    with pytest.raises(UserError, match=message):
+        train(parse_arguments(arguments(tmp_path, "--lowercase", "--max_epochs", "1", "--resume")))
+
+
 ERRORS = {
     "no encoder": (
         ("--bert_path", "nowhere/at-all"),
@@ -213,4 +259,27 @@ def test_labels_must_be_there(fails, arguments, tmp_path, corpus_folder):
     assert fails(main, *line) == (
         f"error: {folder}/ner_labels.txt: not found; make it with "
         f"`python get_labels.py --data-dir {folder} --file-name FILE_NAME`"
+    )
+
+
+@pytest.mark.parametrize(("select_by", "kept"), [("f1", "epoch=0"), ("piece_f1", "epoch=2")])
+def test_of_equal_scores_the_published_way_keeps_the_last(arguments, tmp_path, select_by, kept):
+    """A learning rate that changes nothing: all epochs score the same."""
+    flags = ("--lr", "1e-12", "--max_epochs", "3", "--select_by", select_by)
+    train(parse_arguments(arguments(tmp_path, *flags)))
+    (checkpoint,) = (tmp_path / "checkpoints").glob("*.ckpt")
+    assert checkpoint.name.startswith(kept)
+
+
+def test_random_batches_hold_every_window_once():
+    lengths = list(range(100, 0, -1))
+    random = shuffled_batches(lengths, 8, 1, 0, by_length=False)
+    assert sorted(index for batch in random for index in batch) == list(range(100))
+    assert random == shuffled_batches(lengths, 8, 1, 0, by_length=False)
+    assert random != shuffled_batches(lengths, 8, 1, 1, by_length=False)
+    spread = [max(batch) - min(batch) for batch in random]
+    assert (
+        np.mean(spread)
+        > 40
+        > np.mean([max(b) - min(b) for b in shuffled_batches(lengths, 8, 1, 0)])
     )

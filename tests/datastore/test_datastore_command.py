@@ -424,3 +424,13 @@ def test_a_change_waits_for_another(fails, path):
             "wait until it has finished"
         )
     assert 3 in Datastore.open(path).stored_sentences
+
+
+@pytest.mark.parametrize(
+    "line", [("info", "--help"), ("verify", "--help"), ("remove", "--help"), ("info",)]
+)
+def test_commands_that_need_no_torch_do_not_load_it(run, datastore, line):
+    if "--help" not in line:
+        line = (*line, "--datastore_path", datastore)
+    imported = run("-X", "importtime", "-m", "knn_ner.datastore", *line).stderr
+    assert "knn_ner.settings" in imported and "torch" not in imported

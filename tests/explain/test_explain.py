@@ -56,10 +56,11 @@ def line(tiny_corpus, trained, datastore):
 
 @pytest.fixture(scope="module")
 def written(line, tmp_path_factory):
-    """The page, its data, and what the command returned."""
+    """The page, its data, and the writer of its cases."""
     page = tmp_path_factory.mktemp("report") / "report.html"
-    results = explain.explain(explain.parse_arguments([*line, "--out", str(page)]))
-    return page, data_of(page.read_text(encoding="utf-8")), results
+    writer, text = explain.explain(explain.parse_arguments([*line, "--out", str(page)]))
+    assert page.read_text(encoding="utf-8") == text
+    return page, data_of(page.read_text(encoding="utf-8")), writer
 
 
 def data_of(page: str) -> dict:
@@ -71,7 +72,7 @@ def triples(flat):
 
 
 def test_the_page_holds_every_entity_with_its_evidence(written, tiny_corpus, trained, datastore):
-    _, data, results = written
+    _, data, writer = written
     tagger = KnnTagger.from_pretrained(
         trained / "model", datastore, k=32, temperature=0.1, knn_weight=0.7, device="cpu"
     )
@@ -90,8 +91,8 @@ def test_the_page_holds_every_entity_with_its_evidence(written, tiny_corpus, tra
         assert shown == expected
     gold = sum(len(triples(row[1])) for row in data["sentences"])
     right = sum(len(triples(row[1]) & triples(row[3])) for row in data["sentences"])
-    assert results["knn_f1"] == pytest.approx(200 * right / (gold + len(knn)))
-    counts = results["outcomes"]
+    assert writer.f1("knn") == pytest.approx(200 * right / (gold + len(knn)))
+    counts = writer.outcomes
     assert sum(counts.values()) == len(data["cases"]) and counts["changed"] and counts["right"]
 
     for sentence, outcome, first, stop, words in data["cases"]:
@@ -116,9 +117,8 @@ def test_the_page_holds_every_entity_with_its_evidence(written, tiny_corpus, tra
 
 
 def test_one_page_that_loads_nothing(written):
-    page, _, results = written
+    page, *_ = written
     text = page.read_text(encoding="utf-8")
-    assert results["bytes"] == len(text.encode())
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)|src=|<link|@import|url\(", text)
     assert "default-src 'none'" in text
 

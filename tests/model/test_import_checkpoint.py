@@ -12,10 +12,11 @@ from chinesebert_factory import make_chinesebert_folder
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.parsing import AttributeDict
-from transformers import AutoModelForTokenClassification, AutoTokenizer
+from torch.nn import functional
+from transformers import AutoModel, AutoModelForTokenClassification, AutoTokenizer
 
 import ChineseBert
-from knn_ner import build_datastore, infer
+from knn_ner import KnnTagger, build_datastore, infer
 from knn_ner.import_checkpoint import import_checkpoint, main, parse_arguments
 from knn_ner.model.backbone import load_tagger, tagger_labels, weights_hash
 
@@ -213,6 +214,126 @@ def test_chinesebert(classifier, tmp_path, capsys):
         assert torch.equal(found(**batch).logits, original(**batch).logits[..., [1, 0, 2]])
 
 
+class MrcTagger(torch.nn.Module):
+    """The BERT tagger of mrc-for-flat-nested-ner, from its description."""
+
+    def __init__(self, bert, labels, act_func="gelu", size=None):
+        super().__init__()
+        self.bert, self.act_func = bert, getattr(functional, act_func)
+        width = bert.config.hidden_size
+        self.classifier = torch.nn.Module()
+        self.classifier.classifier1 = torch.nn.Linear(width, size or width)
+        self.classifier.classifier2 = torch.nn.Linear(size or width, labels)
+
+    def forward(self, **batch):
+        hidden = self.act_func(self.classifier.classifier1(self.bert(**batch).last_hidden_state))
+        return self.classifier.classifier2(hidden)
+
+
+MRC = {"bert_dropout": 0.1, "classifier_dropout": 0.1, "data_sign": "en_conll03", "lr": 2e-5}
+
+
+@pytest.mark.parametrize(
+    ("hyper_parameters", "head", "units"),
+    [
+        (argparse.Namespace(**MRC, chinese=False), {}, "words"),
+        (argparse.Namespace(**MRC, chinese=True), {}, "characters"),
+        (
+            MRC | {"chinese": "True", "classifier_act_func": "relu"},
+            {"act_func": "relu"},
+            "characters",
+        ),
+        (
+            MRC | {"chinese": 0, "classifier_act_func": "tanh"},
+            {"act_func": "tanh", "size": 24},
+            "words",
+        ),
+        (MRC | {"chinese": False, "language": "zh"}, {"size": 48}, "characters"),
+    ],
+)
+def test_the_classifier_of_mrc_for_flat_nested_ner(
+    hyper_parameters, head, units, tiny_encoder, tmp_path, capfd
+):
+    """Two layers, `O` last as in its label lists: logits within 1e-5, through our loader."""
+    torch.manual_seed(1)
+    names = ["S-PER", "B-PER", "M-PER", "E-PER", "O"]
+    bert = AutoModel.from_pretrained(tiny_encoder)
+    original = MrcTagger(bert, len(names), **head).eval()
+    path = old_checkpoint(tmp_path / "x.ckpt", original.state_dict(), hyper_parameters)
+    (tmp_path / "labels.txt").write_text("\n".join(names))
+    line = ["--checkpoint", path, "--bert_path", tiny_encoder, "--labels", tmp_path / "labels.txt"]
+    main([str(part) for part in (*line, "--save_path", tmp_path)])
+    shown = capfd.readouterr()
+    assert f"tokens are {units}" in shown.out
+    assert "transformers opens this tagger after `import knn_ner.model.bert_mlp`" in shown.err
+    assert "give --piece_labels first" in shown.err
+    tagger = load_tagger(tmp_path / "model")
+    assert tagger_labels(tagger) == ["O", *names[:-1]]
+    batch = AutoTokenizer.from_pretrained(tmp_path / "model")(
+        ["the road to Roadmere", "the"], padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        expected = original(**batch)[..., [4, 0, 1, 2, 3]]
+        torch.testing.assert_close(tagger(**batch).logits, expected, rtol=0, atol=1e-5)
+    entities = KnnTagger.from_pretrained(tmp_path / "model", device="cpu").predict("the road")
+    assert isinstance(entities, list)
+
+
+def test_build_and_infer_take_a_classifier_of_two_layers(tagger, arguments, tmp_path, tiny_corpus):
+    original = MrcTagger(tagger.bert, tagger.num_labels).eval()
+    state = original.state_dict()
+    # Positive and negative part of the hidden state, so that GELU(x) - GELU(-x) = x.
+    width, weight = tagger.config.hidden_size, tagger.classifier.weight.data
+    state["classifier.classifier1.weight"] = torch.cat([torch.eye(width), -torch.eye(width)])
+    state["classifier.classifier1.bias"] = torch.zeros(2 * width)
+    state["classifier.classifier2.weight"] = torch.cat([weight, -weight], dim=1)
+    state["classifier.classifier2.bias"] = tagger.classifier.bias.data
+    path = old_checkpoint(tmp_path / "x.ckpt", state, MRC | {"chinese": False})
+    import_checkpoint(parse_arguments(arguments(path)))
+    results = infer_in(tmp_path, tiny_corpus, tmp_path / "saved" / "model")
+    assert results["base"]["f1"] > 0 and results["changed_tokens"] > 0
+
+
+def test_without_this_project_transformers_refuses_the_folder(run, tiny_encoder, tmp_path):
+    state = MrcTagger(AutoModel.from_pretrained(tiny_encoder), 2).state_dict()
+    path = old_checkpoint(tmp_path / "x.ckpt", state, MRC | {"chinese": False})
+    (tmp_path / "labels.txt").write_text("S-PER\nO\n")
+    line = ["--checkpoint", path, "--bert_path", tiny_encoder, "--labels", tmp_path / "labels.txt"]
+    main([str(part) for part in (*line, "--save_path", tmp_path)])
+    opens = f"from transformers import pipeline; pipeline('ner', model='{tmp_path}/model')"
+    assert "bert_mlp" in run("-c", opens, code=1).stderr
+    run("-c", f"import knn_ner.model.bert_mlp; {opens}")
+
+
+@pytest.mark.parametrize(
+    ("flag", "settings", "same"),
+    [
+        ((), ENGLISH, True),
+        ((), ENGLISH | {"do_lowercase": True}, True),
+        ((), ENGLISH | {"do_lowercase": False}, False),
+        (("--lowercase",), ENGLISH | {"do_lowercase": False}, True),
+        (("--no-lowercase",), ENGLISH, False),
+    ],
+)
+def test_letter_case_is_that_of_the_training(flag, settings, same, tagger, arguments, tmp_path):
+    path = old_checkpoint(tmp_path / "x.ckpt", tagger.state_dict(), settings)
+    import_checkpoint(parse_arguments(arguments(path, *flag)))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved" / "model")
+    assert (tokenizer.tokenize("THE") == tokenizer.tokenize("the")) == same
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value, tagger, arguments, fails, tmp_path):
+    state = {name: weight.clone() for name, weight in tagger.state_dict().items()}
+    state["bert.encoder.layer.0.output.dense.bias"][3] = value
+    path = old_checkpoint(tmp_path / "x.ckpt", state, ENGLISH)
+    assert fails(main, *arguments(path)) == (
+        f"error: {path}: NaN or infinite values in bert.encoder.layer.0.output.dense.bias; the training of this "
+        "model went wrong: take another checkpoint"
+    )
+    assert not (tmp_path / "saved").exists()
+
+
 class Harmful:
     """Makes a file when it is unpickled."""
 
@@ -268,7 +389,8 @@ def test_errors_are_one_line(tagger, arguments, labels, fails, tmp_path):
     }
     assert error_of(unknown) == (
         "error: T/x.ckpt: classifier with classifier.classifier1.weight, "
-        "classifier.classifier1.bias found, expected a linear one, or ChineseBERT's dense, tanh, dense"
+        "classifier.classifier1.bias found, expected a linear one, ChineseBERT's dense, tanh, dense, or "
+        "mrc-for-flat-nested-ner's dense, GELU, dense"
     )
     assert error_of(state, None) == (
         "error: --units auto: no language in the checkpoint's hyper-parameters; give --units words or "

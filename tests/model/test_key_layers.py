@@ -10,7 +10,7 @@ from store_factory import random_entries, write_store
 from transformers import DistilBertConfig, DistilBertForTokenClassification
 
 from knn_ner import KnnTagger, build_datastore, infer, tune
-from knn_ner.audit.evidence import tagger_probabilities
+from knn_ner.audit.evidence import Auditor
 from knn_ner.data.corpus import read_corpus
 from knn_ner.datastore import compaction
 from knn_ner.datastore.__main__ import main as datastore_command
@@ -24,6 +24,7 @@ from knn_ner.model.backbone import load_encoder, load_tokenizer
 from knn_ner.model.encode import hidden_states
 from knn_ner.model.key_layers import canonical_layer, layer_width, tapping
 from knn_ner.search.exact import ExactSearch
+from knn_ner.settings import VoteSettings
 from knn_ner.synthetic.bert import write_bert_encoder, write_roberta_encoder
 from knn_ner.synthetic.size import Size
 from knn_ner.tagging import store_keys
@@ -146,7 +147,7 @@ def test_transforms_follow_their_formulas(uneven):
 
 def test_a_transform_is_kept_to_the_last_bit(uneven, tmp_path):
     fitted = fit_transform(uneven, "whiten:4")
-    (tmp_path / "transform.npz").write_bytes(fitted.to_bytes())
+    fitted.write(tmp_path / "transform.npz")
     read = KeyTransform.read(tmp_path / "transform.npz")
     assert (read.id, read.name, read.width) == (fitted.id, "whiten:4", 4)
     assert np.array_equal(read.mean, fitted.mean) and np.array_equal(read.matrix, fitted.matrix)
@@ -232,7 +233,7 @@ def test_a_store_keeps_its_transform(uneven, tmp_path):
     with pytest.raises(UserError, match=f"^{file}: "):
         verify(paths[2])
     file.unlink()
-    with pytest.raises(UserError, match=f"^{file}: not found; build the datastore again$"):
+    with pytest.raises(UserError, match=f"^{file}: not found, but the manifest names it; "):
         Datastore.open(paths[2])
 
 
@@ -327,7 +328,9 @@ def test_the_audit_asks_the_tagger_where_keys_are_not_its_own(whitened, datastor
     tagger = load_for_datastore(trained / "model", 512, datastore)
     entries = np.array([0, 1, 2, 40, 41, 300, 7])
     own, other = (
-        tagger_probabilities(tagger, ExactSearch(Datastore.open(path)), entries)
+        Auditor(tagger, ExactSearch(Datastore.open(path)), VoteSettings(4, 0.1, 0.5)).opinions(
+            entries
+        )[2]
         for path in (datastore, whitened / "white")
     )
     assert torch.allclose(own, other, atol=5e-3)

@@ -23,6 +23,7 @@ from knn_ner import build_datastore, infer
 from knn_ner.datastore import writer as writing
 from knn_ner.datastore.reader import Datastore
 from knn_ner.search import index_choice
+from knn_ner.search.candidates import Candidates
 from knn_ner.search.distributed import (
     DistributedSearch,
     StorePart,
@@ -31,8 +32,8 @@ from knn_ner.search.distributed import (
     merge_nearest,
     part_borders,
 )
-from knn_ner.search.exact import Candidates, ExactSearch
-from knn_ner.search.searcher import SearchResult
+from knn_ner.search.exact import ExactSearch
+from knn_ner.search.searcher import LogWeights, SearchResult
 from knn_ner.tagging import store_keys
 from knn_ner.utils.errors import UserError
 
@@ -460,17 +461,20 @@ def test_the_votes_of_all_parts_are_the_vote(small_store, parts, temperature):
             ExactSearch(part, block_keys=2).log_weights(queries, temperature)
             for part in parts_of(small_store, parts)
             if part.entries
-        ]
+        ],
+        temperature,
     )
     whole = ExactSearch(small_store, block_keys=2).log_weights(queries, temperature)
-    assert merged.shape == (6, len(LABELS)) and merged.isfinite().all()
-    np.testing.assert_allclose(merged.softmax(1), whole.softmax(1), atol=1e-6)
+    assert merged.logs.shape == (6, len(LABELS)) and merged.logs.isfinite().all()
+    np.testing.assert_allclose(merged.logs.softmax(1), whole.logs.softmax(1), atol=1e-6)
+    assert torch.equal(merged.largest, whole.largest)
 
 
 def test_a_label_that_no_part_has_keeps_no_weight():
     nothing = torch.full((2, 3), -torch.inf, dtype=torch.float64)
     some = nothing.clone()
     some[:, 1] = torch.tensor([1.0, 2.0])
-    merged = merge_log_weights([nothing, some, some])
+    parts = [LogWeights(logs, torch.zeros(2)) for logs in (nothing, some, some)]
+    merged = merge_log_weights(parts, 0.1).logs
     assert torch.equal(merged[:, [0, 2]], nothing[:, :2])
     torch.testing.assert_close(merged[:, 1], some[:, 1] + np.log(2))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from prepare_data.formats import read_published
+from prepare_data.prepare import prepare
 
 from knn_ner.utils.errors import UserError
 
@@ -78,3 +79,43 @@ def test_what_a_format_does_not_allow_is_refused(tmp_path, name, content, messag
     with pytest.raises(UserError) as error:
         list(read_published(path))
     assert message in str(error.value)
+
+
+def test_prepare_reads_each_format(tmp_path):
+    msra = tmp_path / "msra"
+    msra.mkdir()
+    lines = ["中国/ns 人/o", "李/nr 去/o 京/ns"] * 20
+    (msra / "train1.txt").write_text("\n".join(lines), encoding="utf-8")
+    (msra / "testright1.txt").write_text("\n".join(lines[:4]), encoding="utf-8")
+    assert prepare("msra", msra, tmp_path / "msra_out")["test"] == (4, 12, 6)
+
+    cluener = tmp_path / "cluener"
+    cluener.mkdir()
+    line = json.dumps({"text": "叶老桂在京", "label": {"name": {"叶老桂": [[0, 2]]}}})
+    (cluener / "train.json").write_text("\n".join([line] * 20))
+    (cluener / "dev.json").write_text("\n".join([line] * 5))
+    assert prepare("cluener", cluener, tmp_path / "cluener_out")["test"] == (5, 25, 5)
+
+    tree = tmp_path / "ontonotes"
+    for split in ("train", "development", "test"):
+        for language in ("english", "chinese"):
+            folder = tree / "data" / split / "data" / language
+            folder.mkdir(parents=True)
+            (folder / "a.v4_gold_conll").write_text(CONLL if language == "english" else "x")
+    assert prepare("ontonotes5", tree, tmp_path / "onto_out")["train"] == (2, 5, 2)
+    text = (tmp_path / "onto_out" / "dev.word.bmes").read_text()
+    assert text.startswith("John B-PERSON\nSmith E-PERSON\nsaw O\nIBM S-ORG\n\n")
+
+
+def test_half_characters_of_the_first_edition_of_weibo(tmp_path, capfd):
+    raw = tmp_path / "weibo"
+    raw.mkdir()
+    lines = [f"{word}\t{tag}" for word, tag in (("我0", "O"), ("\ud83d0", "O"), ("京0", "B-LOC"))]
+    content = "\n".join([*lines, "", "😀0\tO", ""]).encode("utf-8", "surrogatepass")
+    for split in ("train", "dev", "test"):
+        (raw / f"weiboNER.conll.{split}").write_bytes(content)
+    assert prepare("weibo", raw, tmp_path / "out")["train"] == (2, 4, 1)
+    assert (tmp_path / "out" / "dev.all.bmes").read_text().splitlines()[1] == "\ufffd O"
+    assert "lines with half characters (surrogates) joined, or written as U+FFFD: 1" in (
+        capfd.readouterr().err
+    )

@@ -16,8 +16,7 @@ from knn_ner.search.faiss_build import build_index
 from knn_ner.search.faiss_search import FaissSearch
 from knn_ner.search.interpolation import LabelAlignment, interpolate
 from knn_ner.search.searcher import best_first
-from knn_ner.search.share_bounds import share_bounds
-from knn_ner.search.vote import vote
+from knn_ner.search.vote import vote, vote_bounds
 from knn_ner.settings import VoteSettings
 
 DIM = 12
@@ -131,7 +130,7 @@ def test_shares_stay_within_bounds_whatever_the_rounding(data):
     found = Candidates(scores, torch.arange(60).expand(6, 60), torch.full((6,), -torch.inf))
     # A hair more, for the rounding of these sums.
     errors = torch.full((6,), error + 1e-6)
-    least, most = share_bounds(found, ids, len(LABELS), k, temperature, errors, counts)
+    least, most = vote_bounds(found, ids, len(LABELS), k, temperature, errors, counts)
     best = best_first(true, torch.arange(60).expand(6, 60))
     order = best.indices
     best_counts = None if counts is None else counts.gather(1, order)
@@ -148,7 +147,7 @@ def test_shares_stay_within_bounds_whatever_the_rounding(data):
         assert ((most - least)[apart] < 0.01).all()
     # What no candidate is may be better than they are: then nothing is known.
     blind = Candidates(scores, found.indices, torch.full((6,), 2.0))
-    least, most = share_bounds(blind, ids, len(LABELS), k, temperature, errors, counts)
+    least, most = vote_bounds(blind, ids, len(LABELS), k, temperature, errors, counts)
     assert not least.any()
     assert (most == 1).all()
 
@@ -161,7 +160,7 @@ def test_a_cover_that_settles_nothing_is_not_asked_again(store):
     vote = VoteSettings(300, 0.05, 0.8)
     found = decider(ExactSearch(store), vote)
     tags = found.tags(hidden, base)
-    assert [asked for asked, _ in found._tried.values()] == [128, 128]
+    assert [asked for asked, _ in found._trials.values()] == [128, 128]
     assert torch.equal(tags, exhaustive(ExactSearch(store), hidden, base, vote).argmax(dim=1))
 
 
@@ -256,7 +255,7 @@ def test_an_index_settles_what_is_clear_and_leaves_the_rest_to_exact_search(tmp_
     assert sum(found.settled.values()) == 2000
     assert (tags != mixed.argmax(dim=1)).sum() <= 2
     # What the index does not settle has the tag of exact search.
-    left = found._by_index(hidden, base) < 0
+    left = found._by_index(index, hidden, base) < 0
     assert torch.equal(tags[left], mixed.argmax(dim=1)[left])
     # Where all vote, the index has no part in it.
     vote = VoteSettings(-1, 0.05, 0.8)

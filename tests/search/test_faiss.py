@@ -21,15 +21,12 @@ from knn_ner.datastore.__main__ import main as datastore_main
 from knn_ner.datastore.compaction import compact
 from knn_ner.datastore.edit import Edit, NewLabels, remove_sentences
 from knn_ner.datastore.reader import Datastore
-from knn_ner.search import faiss_search
-from knn_ner.search import index_choice as opening
-from knn_ner.search import index_records as indexes
+from knn_ner.search import faiss_index, faiss_search, index_choice
 from knn_ner.search.exact import ExactSearch
-from knn_ner.search.faiss_build import build_index
+from knn_ner.search.faiss_build import build_index, recommended
+from knn_ner.search.faiss_index import list_records, read_record
 from knn_ner.search.faiss_search import FaissSearch
-from knn_ner.search.faiss_training import recommended
-from knn_ner.search.index_choice import name_of, open_searcher, reopen
-from knn_ner.search.index_records import list_records, read_record
+from knn_ner.search.index_choice import open_searcher
 from knn_ner.utils.errors import UserError
 
 SIMILARITIES = ["cosine", "l2"]
@@ -173,15 +170,14 @@ def test_approximate_scores(built):
 
 
 def test_every_entry_votes_exactly(built, capfd):
-    faiss_search._say_that_all_vote.cache_clear()
+    faiss_search._log_that_all_vote.cache_clear()
     store = Datastore.open(built)
     searcher, exact = FaissSearch.open(store, "IVF16,SQfp16"), ExactSearch(store)
     queries = queries_like(20)
     assert torch.equal(searcher.votes(queries, -1, 0.1), exact.votes(queries, -1, 0.1))
     without = torch.arange(40).view(20, 2)
-    assert torch.equal(
-        searcher.log_weights(queries, 0.1, without), exact.log_weights(queries, 0.1, without)
-    )
+    found, expected = (s.log_weights(queries, 0.1, without) for s in (searcher, exact))
+    assert torch.equal(found.logs, expected.logs) and torch.equal(found.largest, expected.largest)
     assert capfd.readouterr().err == (
         "k -1: every stored token votes, so that keys are searched exactly, without the index\n"
     )
@@ -322,7 +318,7 @@ def test_folded_and_compacted_stores_keep_their_index(path, monkeypatch):
     store = Datastore.open(path)
     # The same entries in other files: compared by their content, unless that is too much for a reader.
     assert FaissSearch.open(store, "Flat").indexed == 2095
-    monkeypatch.setattr(indexes.stands_for, "__defaults__", (1000,))
+    monkeypatch.setattr(faiss_index.fits, "__defaults__", (1000,))
     with pytest.raises(UserError, match="built of other entries"):
         FaissSearch.open(store, "Flat")
     assert build_index(path, "Flat").action == "there"
@@ -524,13 +520,13 @@ def test_auto_says_what_it_picks_and_why(built, path, monkeypatch, capfd):
     def said(store_path: Path, **settings) -> tuple[str, str]:
         capfd.readouterr()
         searcher = open_searcher(Datastore.open(store_path), index="auto", **settings)
-        return name_of(searcher), capfd.readouterr().err
+        return searcher.index_name, capfd.readouterr().err
 
     assert said(built, k=12) == (
         "exact",
         "--index auto: exact (2000 entries, which up to 32768 are searched as fast without an index)\n",
     )
-    monkeypatch.setattr(opening, "SMALL", 1000)
+    monkeypatch.setitem(index_choice.MAX_EXACT_ENTRIES, "cpu", 1000)
     assert said(built, k=-1) == ("exact", "--index auto: exact (every stored token votes)\n")
     assert said(built, k=64)[1] == (
         "--index auto: exact (64 neighbours of 2000 entries, for which an index saves nothing)\n"
@@ -570,7 +566,7 @@ def indexed(datastore, tmp_path) -> Path:
 
 
 def test_commands_take_an_index(tiny_corpus, trained, indexed, tmp_path, monkeypatch, fails):
-    monkeypatch.setattr(opening, "SMALL", 100)
+    monkeypatch.setitem(index_choice.MAX_EXACT_ENTRIES, "cpu", 100)
     common = ["--data_dir", tiny_corpus, "--file_name", "word.bmes", "--device", "cpu"]
     common += ["--model_path", trained / "model", "--datastore_path", indexed]
     vote = ["--k", 16, "--temperature", 0.1, "--knn_weight", 0.6, "--exhaustive"]
@@ -642,7 +638,7 @@ def test_knn_tagger_adds_with_an_index(trained, indexed, tmp_path, capfd):
     assert isinstance(taggers["Flat"]._searcher, ExactSearch)
     after = [tagger.explain(sentence, 4, words=True) for tagger in taggers.values()]
     assert after[0] == after[1]
-    assert isinstance(reopen(taggers["Flat"]._searcher, taggers["Flat"].store), ExactSearch)
+    assert isinstance(taggers["Flat"]._searcher.reopened(taggers["Flat"].store), ExactSearch)
 
 
 def test_index_files_are_described(built):
