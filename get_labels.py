@@ -17,7 +17,7 @@ from knn_ner.utils.files import write_text
 logger = logging.getLogger("knn_ner.get_labels")
 
 
-def write_labels(data_dir: str | Path, file_name: str) -> list[str]:
+def write_labels(data_dir: str | Path, file_name: str, comments: str | None = None) -> list[str]:
     """Write `ner_labels.txt` beside a corpus and return the labels.
 
     Tags that the training split lacks are included, since a label set must cover what is scored, and
@@ -25,7 +25,7 @@ def write_labels(data_dir: str | Path, file_name: str) -> list[str]:
 
     Raises `UserError` for anything that the reader refuses.
     """
-    corpus = read_corpus(data_dir, file_name)
+    corpus = read_corpus(data_dir, file_name, comments=comments)
     corpus.report()
     tags = {
         split: {tag for sentence in sentences for tag in sentence.tags}
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         "Write D/ner_labels.txt: one tag a line, O first.",
         "python get_labels.py",
     )
-    write_labels(settings.data_dir, settings.file_name)
+    write_labels(settings.data_dir, settings.file_name, settings.comments)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,9 @@ def build_datastore(settings: BuildSettings, group: "ProcessGroup | None" = None
     from knn_ner.tagging.store_keys import store_sentences
     from knn_ner.tagging.trained_tagger import load
 
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=(settings.split,), comments=settings.comments
+    )
     corpus.report()
     tagger = load(settings.model_path, settings.max_length, corpus, units=settings.units)
     return store_sentences(

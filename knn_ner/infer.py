@@ -105,7 +105,9 @@ def infer(settings: InferSettings, group: "ProcessGroup | None" = None) -> dict[
         settings.datastore_path, settings, settings.similarity, settings.tuning
     )
     settings = dataclasses.replace(settings, similarity=similarity, **dataclasses.asdict(vote))
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=(settings.split,), comments=settings.comments
+    )
     corpus.report()
     tagger, store, split = load_with_split(
         settings, settings, corpus, settings.split, settings.units

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from knn_ner.settings import SeededRunSettings, TunedIndexSettings, VoteFlags
+from knn_ner.settings import ColumnSettings, SeededRunSettings, TunedIndexSettings, VoteFlags
 from knn_ner.utils.arguments import flag, output_file
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
@@ -23,7 +23,7 @@ logger = logging.getLogger("knn_ner.predict")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings(VoteFlags, TunedIndexSettings, SeededRunSettings):
+class PredictSettings(ColumnSettings, VoteFlags, TunedIndexSettings, SeededRunSettings):
     """The settings of `python -m knn_ner.predict`."""
 
     files: tuple[str, ...] = flag((), positional=True, nargs="*", metavar="FILE")
@@ -80,7 +80,11 @@ def predict(settings: PredictSettings) -> int:
         logger.info("reading from standard input, a line at a time; Ctrl-D ends it")
     if not settings.out:
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")  # type: ignore[union-attr]
-    sources = read_texts(files) if settings.input == "text" else read_sentences(files)
+    sources = (
+        read_texts(files)
+        if settings.input == "text"
+        else read_sentences(files, tagger.tagger.scheme, settings.comments)
+    )
     form = as_json if settings.output == "json" else as_columns
     with ExitStack() as stack:
         out: IO[str] = sys.stdout

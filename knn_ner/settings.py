@@ -76,7 +76,17 @@ class VoteSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CorpusSettings:
+class ColumnSettings:
+    """How column files are read."""
+
+    title: ClassVar[str] = "data"
+
+    comments: str | None = flag(None, metavar="PREFIX")
+    """skip lines of column files that begin with this, such as '#' for CoNLL-U (if not given: no line is a comment)"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CorpusSettings(ColumnSettings):
     """The corpus that a command reads."""
 
     title: ClassVar[str] = "data"

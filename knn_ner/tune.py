@@ -72,7 +72,9 @@ def tune(settings: TuneSettings) -> dict[str, Any]:
     from knn_ner.tagging.grid import best_setting, sweep_split, write_sweep
     from knn_ner.utils.files import write_json
 
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("dev",))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=("dev",), comments=settings.comments
+    )
     corpus.report()
     store, found, seconds = sweep_split(
         settings, settings, settings, settings, corpus, "dev", settings.units

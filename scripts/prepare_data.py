@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from prepare_data.corpora import RECIPES
 from prepare_data.prepare import TARGETS, convert, prepare, size_table
 
+from knn_ner.settings import ColumnSettings
 from knn_ner.utils.arguments import flag
 from knn_ner.utils.command import read_command, run_main
 from knn_ner.utils.errors import UserError
@@ -24,7 +25,7 @@ CONVERT = "convert"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareSettings:
+class PrepareSettings(ColumnSettings):
     """The settings of `python scripts/prepare_data.py`.
 
     Raises:
@@ -72,9 +73,9 @@ def main(argv: list[str] | None = None) -> None:
     settings = parse_arguments(argv)
     paths = settings.raw, settings.out
     if settings.scheme:
-        convert(*paths, settings.scheme, settings.file_name)
+        convert(*paths, settings.scheme, settings.file_name, settings.comments)
     else:
-        sizes = prepare(settings.name, *paths, settings.file_name, settings.seed)
+        sizes = prepare(settings.name, *paths, settings.file_name, settings.seed, settings.comments)
         print(size_table(settings.name, sizes))
 
 

@@ -78,9 +78,12 @@ def audit(settings: AuditSettings) -> "list[Finding]":
     vote = VoteSettings(settings.k, settings.temperature, settings.knn_weight)
     if settings.k < 1:
         raise UserError(f"k {settings.k}: expected at least 1 neighbour for each token")
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("train",))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=("train",), comments=settings.comments
+    )
     corpus.report()
     tagger = load_for_datastore(settings.model_path, settings.max_length, settings.datastore_path)
+    corpus.convert_for(tagger.scheme)
     store = Datastore.open(settings.datastore_path)
     if store.weights is not None:
         raise UserError(f"{store.path}: is pruned; audit the datastore that it was made from")

@@ -10,9 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import regex
+
 from knn_ner.utils.errors import UserError
 
 OUTSIDE = "O"
+INVISIBLE = regex.compile(
+    r"[\p{Cc}\p{Cf}\p{Cs}\p{Z}\p{Default_Ignorable_Code_Point}\N{BRAILLE PATTERN BLANK}]"
+)
 ACCEPTED = "O, or B- I- M- E- S- and a type, in the schemes BIO, IOB1, IOBES/BIOES or BMES"
 
 
@@ -23,9 +28,30 @@ def position_and_type(tag: str) -> tuple[str, str]:
 
 
 def is_tag(text: str) -> bool:
-    """Whether a text is a tag of any scheme: `O`, or a position letter with a type."""
-    position, kind = position_and_type(text)
-    return text == OUTSIDE or (position in {"B", "I", "M", "E", "S"} and bool(kind))
+    """Whether a text, invisible characters aside, is `O`, or a position letter with a type."""
+    position, kind = position_and_type(INVISIBLE.sub("", text))
+    return (position, kind) == (OUTSIDE, "") or (position in {*"BIMES"} and bool(kind))
+
+
+def check_tag(text: str, where: str, what: str = "tag") -> None:
+    """Check that a text is a tag of any scheme.
+
+    Args:
+        text: the text.
+        where: file and line, for the error.
+        what: what the text is called in the error.
+
+    Raises:
+        UserError: if it is none, or has an invisible character, which would make a type of its own.
+    """
+    hidden = INVISIBLE.search(text)
+    if hidden:
+        code = f"U+{ord(hidden[0]):04X}"
+        raise UserError(
+            f"{where}: {what} {text!r} found, with the invisible character {code}; remove it"
+        )
+    if not is_tag(text):
+        raise UserError(f"{where}: {what} {text!r} found, expected {ACCEPTED}")
 
 
 def opens_entity(previous: str, tag: str) -> bool:
@@ -105,31 +131,85 @@ def convert_tags(tags: Sequence[str], scheme: Scheme) -> list[str]:
     return converted
 
 
+def count_evidence(sentences: Iterable[Sequence[str]]) -> Counter[str]:
+    """Count what tells schemes from each other.
+
+    Returns:
+        Tags by letter (`B`, `I`, ...); entities by their last letter, `open` (B, I, M) or `closed` (E, S); entities
+        that begin with `I` (`first I`), as in IOB1, and those that begin with `B` without need in IOB1 (`first B`).
+    """
+    evidence: Counter[str] = Counter()
+    for tags in sentences:
+        for previous, tag in itertools.pairwise([OUTSIDE, *tags, OUTSIDE]):
+            if previous == tag == OUTSIDE:
+                continue
+            position, kind = position_and_type(tag)
+            before, before_type = position_and_type(previous)
+            evidence[position] += tag != OUTSIDE
+            if previous != OUTSIDE and (tag == OUTSIDE or opens_entity(previous, tag)):
+                evidence["closed" if before in {"E", "S"} else "open"] += 1
+            if position in {"I", "B"} and (previous == OUTSIDE or before_type != kind):
+                evidence[f"first {position}"] += 1
+    return evidence
+
+
+def decide_scheme(evidence: Counter[str]) -> Scheme | None:
+    """The scheme that most of the evidence is for; None if there is no entity.
+
+    Without an inside letter, IOBES and BMES are the same; then it is BMES.
+    """
+    if evidence["M"] > evidence["I"]:
+        return BMES
+    if evidence["closed"] and evidence["closed"] >= evidence["open"]:
+        return IOBES if evidence["I"] else BMES
+    if evidence["first I"] > evidence["first B"]:
+        return IOB1
+    return BIO if evidence["open"] else None
+
+
+def common_scheme(files: Iterable[Counter[str]]) -> Scheme | None:
+    """The scheme of a corpus whose files may be in different schemes: that of most entities.
+
+    Args:
+        files: the evidence of each file; of equal parts, the first one counts.
+    """
+    by_kind: dict[bool, Counter[str]] = {}
+    for evidence in files:
+        scheme = decide_scheme(evidence)
+        if scheme:
+            by_kind[scheme.closes] = by_kind.get(scheme.closes, Counter()) + evidence
+    if not by_kind:
+        return None
+    return decide_scheme(max(by_kind.values(), key=lambda part: part["open"] + part["closed"]))
+
+
+def check_letters(evidence: Counter[str], where: str = "") -> None:
+    """Raise `UserError` if the tags of one file have both `I-` and `M-`; where: begin of the message."""
+    if evidence["I"] and evidence["M"]:
+        raise UserError(
+            f"{where}both I- ({evidence['I']} times) and M- ({evidence['M']} times) found, expected one "
+            "of them: IOBES and BMES are different schemes; convert one into the other"
+        )
+
+
 def detect_scheme(sentences: Iterable[Sequence[str]]) -> str:
-    """The scheme that sentences' tags are written in: `BIO`, `IOB1`, `IOBES` or `BMES`.
+    """The scheme of the tags of one file: `BIO`, `IOB1`, `IOBES` or `BMES`; BIO if every tag is `O`.
 
     Raises:
         UserError: if both `I-` and `M-` occur.
     """
-    letters: Counter[str] = Counter()
-    opened_by_i = opened_by_b = False
-    for tags in sentences:
-        previous = OUTSIDE
-        for tag in tags:
-            position, kind = position_and_type(tag)
-            letters[position] += 1
-            follows = previous != OUTSIDE and position_and_type(previous)[1] == kind
-            opened_by_i |= position == "I" and not follows
-            opened_by_b |= position == "B" and not follows
-            previous = tag
-    if letters["I"] and letters["M"]:
-        raise UserError(
-            f"both I- ({letters['I']} times) and M- ({letters['M']} times) found, expected one of "
-            "them: IOBES and BMES are different schemes; convert one into the other"
-        )
-    if letters["E"] or letters["S"] or letters["M"]:
-        return "IOBES" if letters["I"] else "BMES"
-    return "IOB1" if opened_by_i and not opened_by_b else "BIO"
+    evidence = count_evidence(sentences)
+    check_letters(evidence)
+    return (decide_scheme(evidence) or BIO).name
+
+
+def difference(evidence: Counter[str], scheme: Scheme) -> str | None:
+    """How the tags of a file differ from a scheme: `in BMES`, `with E-, S-`; None if they are in it."""
+    own = decide_scheme(evidence)
+    strange = [letter for letter in "IMES" if evidence[letter] and letter not in scheme.letters]
+    if own and own != scheme and (own == IOB1 or own.closes != scheme.closes or strange):
+        return f"in {own.name}"
+    return f"with {', '.join(f'{letter}-' for letter in strange)}" if strange else None
 
 
 def scheme_of_labels(labels: Iterable[str]) -> Scheme:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from knn_ner.datastore.locking import WAIT_SECONDS
-from knn_ner.settings import SeededRunSettings, TaggerSettings
+from knn_ner.settings import ColumnSettings, SeededRunSettings, TaggerSettings
 from knn_ner.utils.arguments import (
     Parser,
     add_settings,
@@ -61,7 +61,7 @@ class WaitSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Add(TaggerSettings, WaitSettings, SeededRunSettings):
+class Add(TaggerSettings, ColumnSettings, WaitSettings, SeededRunSettings):
     """Add the labelled sentences of a column file."""
 
     file: str = flag()
@@ -70,7 +70,7 @@ class Add(TaggerSettings, WaitSettings, SeededRunSettings):
     def run(self) -> str:
         from knn_ner.tagging.edit_from_files import add_file
 
-        ids = add_file(self, self, self.file, self.wait)
+        ids = add_file(self, self, self.file, self.wait, self.comments)
         return f"{self.datastore_path}: {counted(len(ids), 'sentence')} added, ids {show_ids(ids)}"
 
 
@@ -103,7 +103,7 @@ class Remove(StoreSettings, WaitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Relabel(TaggerSettings, WaitSettings):
+class Relabel(TaggerSettings, ColumnSettings, WaitSettings):
     """Give sentences other tags; their keys stay."""
 
     id: int | None = flag(None)
@@ -117,7 +117,7 @@ class Relabel(TaggerSettings, WaitSettings):
         from knn_ner.tagging.edit_from_files import relabel_from_file, relabel_id
 
         if self.file:
-            asked, count, entries = relabel_from_file(self, self.file, self.wait)
+            asked, count, entries = relabel_from_file(self, self.file, self.wait, self.comments)
         else:
             assert self.id is not None and self.tags is not None
             asked, count, entries = relabel_id(self, self.id, self.tags.split(), self.wait)

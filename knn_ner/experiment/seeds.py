@@ -188,6 +188,9 @@ class SeedRun:
         if name not in self.steps:
             return
         values = dataclasses.asdict(settings)
+        if values["comments"] is None:
+            # Earlier versions had no such flag: their finished steps keep their keys.
+            del values["comments"]
         key = step_key(
             [name, {n: v for n, v in values.items() if n not in NOT_IN_KEY}, self.corpus, upstream]
         )
@@ -202,7 +205,9 @@ class SeedRun:
 
 
 def _tune_on_test(settings: TuneSettings, path: Path) -> None:
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("test",))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=("test",), comments=settings.comments
+    )
     _, found, _ = sweep_split(settings, settings, settings, settings, corpus, "test")
     note = "chosen on the test split, for comparison: not a fair number"
     write_json(path, {"note": note, "split": "test", "best": best_setting(found)})

@@ -52,7 +52,9 @@ def summarise(settings: SeedSettings, seeds: Sequence[int], command: str) -> dic
     changed = [here for here, there in zip(keys, published, strict=True) if here != there]
     store = Datastore.open(folders[0] / "datastore")
     stored = [(sentence["words"], sentence["tags"]) for sentence in store.sentences()]
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("test",))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=("test",), comments=settings.comments
+    )
     test = [(sentence.words, sentence.tags) for sentence in corpus.splits["test"]]
     leakage = find_leakage(test, stored)
     breakdown = break_down(

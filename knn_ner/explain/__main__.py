@@ -61,7 +61,9 @@ def explain(settings: ExplainSettings) -> "tuple[CaseWriter, str]":
     from knn_ner.tagging.knn_tagger import KnnTagger
     from knn_ner.utils.files import write_text
 
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=(settings.split,), comments=settings.comments
+    )
     corpus.report()
     tagger = KnnTagger.from_settings(
         settings.model_path, settings.datastore_path, settings, settings, settings

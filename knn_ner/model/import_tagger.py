@@ -39,7 +39,7 @@ def import_tagger(settings: ImportSettings) -> dict[str, Any]:
         UserError: for bad input; then nothing is written.
     """
     checkpoint = read_lightning_checkpoint(settings.checkpoint)
-    labels = read_labels(Path(settings.labels), any_order=True)
+    labels = read_labels(Path(settings.labels))
     _check_classifier(checkpoint, labels, settings)
     _put_outside_first(checkpoint, labels)
     lowercase = settings.lowercase

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from knn_ner.settings import group_of
+from knn_ner.settings import ColumnSettings, group_of
 from knn_ner.synthetic.size import Size
 from knn_ner.utils.arguments import flag, positive_int
 from knn_ner.utils.command import read_command, run_main
@@ -18,7 +18,7 @@ from knn_ner.utils.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings(Size):
+class EncoderSettings(ColumnSettings, Size):
     """The settings of `python -m knn_ner.synthetic.encoder`.
 
     Raises:
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
 
     disable_progress_bar()  # of writing a single small file
     path = split_path(settings.data_dir, settings.file_name, "train")
-    words = [word for sentence in read_file(path) for word in sentence.words]
+    words = [word for sentence in read_file(path, settings.comments) for word in sentence.words]
     out, seed, size = settings.out, settings.seed, group_of(Size, settings)
     pieces, lowercase = settings.vocabulary_size, settings.lowercase
     if settings.kind == "bert":

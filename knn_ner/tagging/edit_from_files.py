@@ -4,16 +4,17 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from knn_ner.data.corpus import Sentence, read_file
+from knn_ner.data.columns import Sentence, odd_words
+from knn_ner.data.corpus import read_file
 from knn_ner.data.encoding import Encoding
-from knn_ner.data.tags import BIO, Scheme, convert_tags, detect_scheme, scheme_of_labels
+from knn_ner.data.tags import Scheme, check_letters, convert_tags, count_evidence, difference
 from knn_ner.datastore.locking import WAIT_SECONDS
 from knn_ner.datastore.manifest import Manifest
 from knn_ner.datastore.reader import Datastore
 from knn_ner.model.backbone import load_tokenizer, tokenizer_hash
 from knn_ner.settings import RunSettings, TaggerSettings
-from knn_ner.tagging.edit_sentences import add_sentences, check_sentences, relabel_sentences
-from knn_ner.tagging.trained_tagger import load_for_datastore
+from knn_ner.tagging.edit_sentences import add_sentences, relabel_sentences
+from knn_ner.tagging.trained_tagger import load_for_datastore, recorded_scheme
 from knn_ner.utils.device import choose_device
 from knn_ner.utils.errors import UserError
 
@@ -21,7 +22,11 @@ logger = logging.getLogger(__name__)
 
 
 def add_file(
-    where: TaggerSettings, run: RunSettings, file: str | Path, wait: float = WAIT_SECONDS
+    where: TaggerSettings,
+    run: RunSettings,
+    file: str | Path,
+    wait: float = WAIT_SECONDS,
+    comments: str | None = None,
 ) -> list[int]:
     """Add the labelled sentences of a column file to a datastore.
 
@@ -30,6 +35,7 @@ def add_file(
         run: how the encoder runs.
         file: the column file.
         wait: seconds to wait for another process that is changing the store.
+        comments: how lines to skip begin.
 
     Returns:
         The ids of the sentences, in order.
@@ -38,10 +44,9 @@ def add_file(
         UserError: for a bad file, another tagger's store, or if the other process does not finish.
     """
     path = Path(where.datastore_path)
-    before = Manifest.read(path)
-    sentences = read_sentences(file, scheme_of_labels(before.labels))
     choose_device(run.device)
     tagger = load_for_datastore(where.model_path, run.max_length, path)
+    sentences = read_sentences(file, tagger.scheme, comments)
     unseen = {tag for sentence in sentences for tag in sentence.tags} - set(tagger.labels)
     if unseen:
         logger.info(f"the tagger lacks {', '.join(sorted(unseen))}: only neighbours can give these")
@@ -49,7 +54,10 @@ def add_file(
 
 
 def relabel_from_file(
-    where: TaggerSettings, file: str | Path, wait: float = WAIT_SECONDS
+    where: TaggerSettings,
+    file: str | Path,
+    wait: float = WAIT_SECONDS,
+    comments: str | None = None,
 ) -> tuple[int, int, int]:
     """Give stored sentences the tags that a column file has for the same words.
 
@@ -57,6 +65,7 @@ def relabel_from_file(
         where: the datastore and its tagger, of which only the tokeniser is read.
         file: the column file.
         wait: seconds to wait for another process that is changing the store.
+        comments: how lines to skip begin.
 
     Returns:
         Numbers of stored sentences with these words, of those that were relabelled, and of their entries.
@@ -66,7 +75,8 @@ def relabel_from_file(
     """
     path = Path(where.datastore_path)
     encoding, known = tokenizer_of(path, where.model_path)
-    sentences = read_sentences(file, scheme_of_labels(encoding.labels))
+    scheme = recorded_scheme(where.model_path) or encoding.scheme
+    sentences = read_sentences(file, scheme, comments)
     changes = find_by_words(Datastore.open(path), sentences, str(file))
     return len(changes), *relabel_sentences(path, encoding, known, changes, wait)
 
@@ -123,24 +133,29 @@ def tokenizer_of(path: str | Path, model_path: str | Path) -> tuple[Encoding, di
     )
 
 
-def read_sentences(file: str | Path, scheme: Scheme) -> list[Sentence]:
-    """The sentences of a column file, for a datastore whose labels have this scheme.
+def read_sentences(file: str | Path, scheme: Scheme, comments: str | None) -> list[Sentence]:
+    """The sentences of a column file, with tags in the scheme of a tagger.
 
-    IOB1 becomes BIO, as when a corpus is read.
+    Args:
+        file: the column file.
+        scheme: the scheme; tags in another one are converted, which is logged.
+        comments: how lines to skip begin.
 
-    Raises `UserError`, with the line, for a file that is none or has tags of another scheme.
+    Raises:
+        UserError: with the line, for a file that is none; for tags of two schemes.
     """
     file = Path(file)
     if not file.is_file():
         raise UserError(f"{file}: not found; give a file with a token and its tag on each line")
-    sentences = read_file(file)
-    if scheme.name == "BIO":
-        try:
-            found = detect_scheme(sentence.tags for sentence in sentences)
-        except UserError as error:
-            raise UserError(f"{file}: {error}") from None
-        if found == "IOB1":
-            for sentence in sentences:
-                sentence.tags = convert_tags(sentence.tags, BIO)
-    check_sentences(sentences, scheme, str(file))
+    sentences = read_file(file, comments)
+    evidence = count_evidence(sentence.tags for sentence in sentences)
+    check_letters(evidence, f"{file}: ")
+    how = difference(evidence, scheme)
+    if how:
+        logger.info(f"{file}: tags {how}, converted to {scheme.name}, the scheme of the tagger")
+        for sentence in sentences:
+            sentence.tags = convert_tags(sentence.tags, scheme)
+    wrong = odd_words(sentence.words for sentence in sentences)
+    if wrong:
+        logger.warning(f"{file}: {wrong}")
     return sentences

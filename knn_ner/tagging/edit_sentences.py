@@ -14,10 +14,9 @@ from knn_ner.data.batching import sentence_chunks
 from knn_ner.data.corpus import Sentence
 from knn_ner.data.encoding import IGNORED, Encoding, complete_labels
 from knn_ner.data.tags import (
-    ACCEPTED,
     OUTSIDE,
     Scheme,
-    is_tag,
+    check_tag,
     position_and_type,
     scheme_of_labels,
     sort_labels,
@@ -184,8 +183,7 @@ def check_sentences(
                 if sentence.line
                 else f"{place}, word {offset} ({sentence.words[offset]!r})"
             )
-            if not is_tag(tag):
-                raise UserError(f"{where}: tag {tag!r} found, expected {ACCEPTED}")
+            check_tag(tag, where)
             if position_and_type(tag)[0] not in letters:
                 raise UserError(
                     f"{where}: tag {tag!r} found, expected one of the scheme {scheme.name}, as in the "

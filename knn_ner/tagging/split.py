@@ -95,10 +95,9 @@ def load_with_split(
             corpus.
     """
     manifest = Manifest.read(Path(where.datastore_path))
-    labels = manifest.labels
-    labels = [*labels, *other_positions(corpus.splits[name], labels)]
     if units == "auto":
         units = manifest.provenance.get("units", units)
-    tagger = load(where.model_path, run.max_length, corpus, labels, units)
+    tagger = load(where.model_path, run.max_length, corpus, manifest.labels, units)
     store = open_datastore(where.datastore_path, tagger)
-    return tagger, store, make_split(corpus, name, tagger.encoding_with([*store.labels, *labels]))
+    labels = [*store.labels, *other_positions(corpus.splits[name], store.labels)]
+    return tagger, store, make_split(corpus, name, tagger.encoding_with(labels))

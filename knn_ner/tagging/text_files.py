@@ -1,6 +1,7 @@
 """Texts from files or standard input, and what was found in them as JSON lines or columns."""
 
 import json
+import logging
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,11 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from knn_ner.data.columns import decode_lines, format_columns, read_columns
+from knn_ner.data.columns import decode_lines, format_columns, odd_words, read_columns
+from knn_ner.data.tags import Scheme, convert_tags
 from knn_ner.tagging.entities import Prediction
 from knn_ner.tagging.knn_tagger import KnnTagger
 
+logger = logging.getLogger(__name__)
+
 STANDARD_INPUT = "-"
+# Sentences in which odd words are looked for.
+SAMPLE_SENTENCES = 100
 
 
 @dataclass
@@ -40,15 +46,34 @@ def read_texts(files: Iterable[str]) -> Iterator[Source]:
             yield Source(line)
 
 
-def read_sentences(files: Iterable[str]) -> Iterator[Source]:
+def read_sentences(files: Iterable[str], scheme: Scheme, comments: str | None) -> Iterator[Source]:
     """The sentences of column files; where the first line of a file ends in a tag, all have to.
+
+    Args:
+        files: names of the files.
+        scheme: the tagger's scheme; gold tags in another one are converted, which is logged.
+        comments: how lines to skip begin.
 
     Raises:
         UserError: with file and line, for a line with another number of columns or without a tag.
     """
     for name, lines in open_lines(files):
-        for sentence in read_columns(lines, name, tagged=None):
-            yield Source(sentence.words, sentence.tags or None)
+        converted = False
+        sample: list[list[str]] = []
+        for sentence in read_columns(lines, name, comments, tagged=None):
+            gold = convert_tags(sentence.tags, scheme)
+            if gold != sentence.tags and not converted:
+                converted = True
+                logger.info(
+                    f"{name}:{sentence.line}: gold tags that are not well-formed {scheme.name}, the scheme of the "
+                    "tagger, are converted from here on"
+                )
+            if len(sample) < SAMPLE_SENTENCES:
+                sample.append(sentence.words)
+            yield Source(sentence.words, gold or None)
+        wrong = odd_words(sample)
+        if wrong:
+            logger.warning(f"{name}: {wrong}")
 
 
 def as_json(source: Source, prediction: Prediction) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from knn_ner.data.corpus import Corpus, check_labels
+from knn_ner.data.corpus import Corpus, check_labels, other_positions
 from knn_ner.data.encoding import EncodedSentence, Encoding, detect_units
+from knn_ner.data.tags import SCHEMES, Scheme, scheme_of_labels
 from knn_ner.data.word_splitting import detect_word_rule
 from knn_ner.datastore.key_transform import PUBLISHED, KeyRecipe
 from knn_ner.datastore.manifest import Manifest
@@ -52,6 +53,12 @@ class TrainedTagger:
     def labels(self) -> list[str]:
         """Label list; label ids are indices into it."""
         return self.encoding.labels
+
+    @property
+    def scheme(self) -> Scheme:
+        """Tag scheme of the training corpus; that of the labels if the training did not record it."""
+        recorded = _recorded(self.model).get("scheme", "")
+        return SCHEMES.get(recorded) or scheme_of_labels(self.labels)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -119,7 +126,7 @@ def load(
     further_labels: Sequence[str] = (),
     units: str = "auto",
 ) -> TrainedTagger:
-    """Load a trained tagger for a corpus.
+    """Load a trained tagger for a corpus, and convert the corpus to the tagger's tag scheme.
 
     A tagger of other code does not record whether words are joined with spaces: this is detected from the corpus.
 
@@ -127,7 +134,8 @@ def load(
         model_path: folder or hub name.
         max_length: word pieces in a window; the encoder's limit if that is lower.
         corpus: corpus to tag or store.
-        further_labels: labels of the datastore, which the corpus may hold beside the tagger's.
+        further_labels: labels of the datastore, which the corpus may hold beside the tagger's, with other position
+            letters too.
         units: `words`, `characters`, or `auto` for those of the training.
 
     Raises:
@@ -140,10 +148,13 @@ def load(
     piece_labels = recorded.get("piece_labels", "published")
     tokenizer = load_tokenizer(model_path)
     encoding = Encoding(tokenizer, tagger_labels(model), piece_labels, units)
+    tagger = TrainedTagger(model, tokenizer, encoding, fitting_length(model, tokenizer, max_length))
+    corpus.convert_for(tagger.scheme)
     labels = list(dict.fromkeys([*encoding.labels, *further_labels]))
     for split, sentences in corpus.splits.items():
-        check_labels(sentences, labels, corpus.files[split])
-    return TrainedTagger(model, tokenizer, encoding, fitting_length(model, tokenizer, max_length))
+        others = other_positions(sentences, further_labels)
+        check_labels(sentences, [*labels, *others], corpus.files[split])
+    return tagger
 
 
 def load_for_datastore(
@@ -211,6 +222,15 @@ def word_rule(tagger: TrainedTagger, store: Datastore | None = None) -> str:
         ids = store.stored_sentences[:RULE_SENTENCES]
         return detect_word_rule((store.sentence(id_)["words"] for id_ in ids), units)
     return "penn" if units == "words" else "characters"
+
+
+def recorded_scheme(model_path: str | Path) -> Scheme | None:
+    """Return the tag scheme that the training of a tagger recorded; None without a record."""
+    try:
+        config, _ = PretrainedConfig.get_config_dict(str(model_path))
+    except OSError:
+        return None
+    return SCHEMES.get(config.get(CONFIG_KEY, {}).get("scheme", ""))
 
 
 def fitting_length(

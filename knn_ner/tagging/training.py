@@ -75,7 +75,9 @@ def train_tagger(settings: TrainSettings) -> dict[str, Any]:
             f"{settings.max_epochs}, or the dev split is never scored"
         )
     corpus_labels = read_labels(Path(settings.data_dir) / "ner_labels.txt")
-    corpus = read_corpus(settings.data_dir, settings.file_name, labels=corpus_labels)
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, labels=corpus_labels, comments=settings.comments
+    )
     corpus.report()
     checkpoint = _prepare_folder(save_path, settings)
     if checkpoint is None and settings.resume and (save_path / RESULTS_FILE).is_file():
@@ -156,6 +158,7 @@ def _new_tagger(settings: TrainSettings, corpus: Corpus, corpus_labels: list[str
     recorded_settings = {
         "units": units,
         "piece_labels": settings.piece_labels,
+        "scheme": corpus.scheme.name,
         "word_rule": detect_word_rule((s.words for s in corpus.splits["train"]), units),
         "max_length": max_length,
     }

@@ -30,7 +30,9 @@ logger = logging.getLogger(f"knn_ner.{__name__}")
 def measure_building(settings: BenchmarkSettings, tagger: TrainedTagger) -> dict[str, Any]:
     """Measure a build from the labelled sentences, and the encoder alone over the same batches."""
     building = group_of(BuildSettings, settings, split="train")
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("train",))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=("train",), comments=settings.comments
+    )
     sentences = corpus.splits["train"]
     chunks = [
         tagger.encoding.encode(chunk) for chunk in sentence_chunks(sentences, building.shard_words)

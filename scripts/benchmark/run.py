@@ -62,7 +62,12 @@ def benchmark(settings: BenchmarkSettings) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="knn_ner_benchmark.") as folder:
         path = Path(folder) / "datastore"
         link_store(Path(settings.datastore_path), path)
-        corpus = read_corpus(settings.data_dir, settings.file_name, splits=(settings.split,))
+        corpus = read_corpus(
+            settings.data_dir,
+            settings.file_name,
+            splits=(settings.split,),
+            comments=settings.comments,
+        )
         where = dataclasses.replace(settings, datastore_path=str(path))
         tagger, store, split = load_with_split(where, settings, corpus, settings.split)
         results["store"] = {"entries": store.entries, "dim": store.dim, "dtype": str(store.dtype)}

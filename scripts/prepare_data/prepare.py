@@ -15,8 +15,11 @@ from knn_ner.data.tags import (
     BIO,
     FILE_SCHEMES,
     OUTSIDE,
+    check_letters,
+    common_scheme,
     convert_tags,
-    detect_scheme,
+    count_evidence,
+    decide_scheme,
     position_and_type,
     sort_labels,
 )
@@ -50,7 +53,12 @@ Splits = dict[str, list[Sentence]]
 
 
 def prepare(
-    name: str, raw: str | Path, out: str | Path, file_name: str | None = None, seed: int = 0
+    name: str,
+    raw: str | Path,
+    out: str | Path,
+    file_name: str | None = None,
+    seed: int = 0,
+    comments: str | None = None,
 ) -> dict[str, Size]:
     """Write a corpus as BMES files and `ner_labels.txt`; log repairs, and differences from published sizes.
 
@@ -60,6 +68,7 @@ def prepare(
         out: folder for the result.
         file_name: ending of the files; None for the ending that the experiments expect.
         seed: random seed of the dev split, for a corpus without one.
+        comments: how lines to skip begin.
 
     Returns:
         The sizes of the published splits, before a dev split is cut.
@@ -88,7 +97,7 @@ def prepare(
             names = recipe.first_names
             files = find_files(raw, names)
         require_splits(raw, files, needed, names)
-        read = {split: read_raw(path, recipe.clean) for split, path in files.items()}
+        read = {split: read_raw(path, recipe.clean, comments) for split, path in files.items()}
         sources = list(files.values())
     corpus = _read_as_bio(read, raw)
     if recipe.characters:
@@ -111,7 +120,11 @@ def prepare(
 
 
 def convert(
-    raw: str | Path, out: str | Path, scheme: str, file_name: str | None = None
+    raw: str | Path,
+    out: str | Path,
+    scheme: str,
+    file_name: str | None = None,
+    comments: str | None = None,
 ) -> list[Path]:
     """Write a column file, or the splits in a folder, in another tag scheme.
 
@@ -120,6 +133,7 @@ def convert(
         out: folder for the result.
         scheme: the tag scheme, one of `TARGETS`.
         file_name: ending of the files; None for the name of the scheme.
+        comments: how lines to skip begin.
 
     Returns:
         The paths of the new column files.
@@ -134,7 +148,8 @@ def convert(
         files = find_files(raw)
         if not files:
             require_splits(raw, files)
-    corpus = _read_as_bio({split: read_raw(path) for split, path in files.items()}, raw)
+    read = {split: read_raw(path, comments=comments) for split, path in files.items()}
+    corpus = _read_as_bio(read, raw)
     outputs = {
         out / f"{split}.{file_name or scheme}": sentences for split, sentences in corpus.items()
     }
@@ -144,14 +159,16 @@ def convert(
 
 def _read_as_bio(raw_files: Mapping[str, RawFile], where: Path) -> Splits:
     """The sentences in well-formed BIO; logs the tag scheme, the faults and the repairs."""
-    try:
-        scheme = detect_scheme(
-            sentence.tags for file in raw_files.values() for sentence in file.sentences
-        )
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from None
-    logger.info(f"tag scheme: {scheme}")
-    for file in raw_files.values():
+    evidence = {
+        split: count_evidence(s.tags for s in f.sentences) for split, f in raw_files.items()
+    }
+    check_letters(sum(evidence.values(), Counter()), f"{where}: ")
+    common = common_scheme(evidence.values()) or BIO
+    logger.info(f"tag scheme: {common.name}")
+    for split, file in raw_files.items():
+        scheme = (decide_scheme(evidence[split]) or common).name
+        if scheme != common.name:
+            logger.info(f"{file.path}: tag scheme: {scheme}")
         counts = Counter(file.faults)
         for sentence in file.sentences:
             counts += count_repairs(sentence.tags, scheme)

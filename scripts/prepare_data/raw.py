@@ -67,12 +67,13 @@ def weibo_character(token: str, faults: Counter[str]) -> str:
     return text[0]
 
 
-def read_raw(path: Path, clean: CleanToken | None = None) -> RawFile:
+def read_raw(path: Path, clean: CleanToken | None = None, comments: str | None = None) -> RawFile:
     """Read a published file: a column file, whose faults are repaired, or one of another format (`formats`).
 
     Args:
         path: the file.
         clean: repairs a token.
+        comments: how lines to skip begin.
 
     Raises:
         UserError: as `corpus.read_file` does, and for a token that `clean` refuses.
@@ -81,17 +82,20 @@ def read_raw(path: Path, clean: CleanToken | None = None) -> RawFile:
     published = read_published(path)
     if published is not None:
         return RawFile(path, published, faults)
-    return RawFile(path, read_file(path, _repaired(path, faults, clean)), faults)
+    lines = _repaired(path, faults, clean, comments)
+    return RawFile(path, read_file(path, comments, lines), faults)
 
 
 def _repaired(
-    path: Path, faults: Counter[str], clean: CleanToken | None
+    path: Path, faults: Counter[str], clean: CleanToken | None, comments: str | None
 ) -> Iterator[tuple[int, str]]:
     """The repaired lines of a file with their numbers; counts the faults."""
     for number, line in _lines(path, faults):
         parts = columns_of(line)
         if not parts or parts[0] == DOCUMENT_START:
             faults[DOCUMENTS if parts else BLANK] += bool(line)
+        elif comments and line.startswith(comments):
+            pass
         elif line[0] in " \t" and len(parts) == 1 and is_tag(parts[0]):
             faults[NO_TOKEN] += 1
             continue

@@ -163,7 +163,7 @@ def plant(settings: PlantSettings) -> None:
     out = Path(settings.out)
     if out.resolve() == Path(settings.data_dir).resolve():
         raise UserError(f"{out}: is --data_dir itself; choose another folder for --out")
-    corpus = read_corpus(settings.data_dir, settings.file_name)
+    corpus = read_corpus(settings.data_dir, settings.file_name, comments=settings.comments)
     planted = plant_errors(corpus.splits["train"], corpus.scheme.name, settings.part, settings.seed)
     for split in SPLITS:
         write_columns(out / f"{split}.{settings.file_name}", corpus.splits[split])

@@ -33,6 +33,7 @@ from knn_ner.evaluation.metrics import percentages
 from knn_ner.evaluation.prediction_files import read_predictions
 from knn_ner.infer import InferSettings, infer
 from knn_ner.settings import (
+    ColumnSettings,
     SeededRunSettings,
     TaggerSettings,
     TrainingSettings,
@@ -68,7 +69,7 @@ class TrainingFlags(SeededRunSettings, TrainingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DomainSettings:
+class DomainSettings(ColumnSettings):
     """The settings of `python scripts/studies/domain.py`.
 
     Raises:
@@ -114,6 +115,7 @@ class DomainSettings:
             given,
             data_dir=str(corpus),
             file_name=self.file_name,
+            comments=self.comments,
             bert_path=self.bert_path,
             save_path=str(run),
             resume=True,
@@ -210,7 +212,7 @@ def add_target(settings: DomainSettings, target: str, run: Path, *, swap: bool) 
         shutil.rmtree(where.datastore_path, ignore_errors=True)
         shutil.copytree(source / "datastore", where.datastore_path)
         before = Datastore.open(where.datastore_path).stored_sentences.tolist()
-        ids = add_file(where, how, file)
+        ids = add_file(where, how, file, comments=settings.comments)
         logger.info(f"{where.datastore_path}: {len(ids)} sentences added")
         if swap:
             remove_sentences(where.datastore_path, before)
@@ -225,7 +227,8 @@ def join_corpora(settings: DomainSettings, target: str, folder: Path) -> None:
         UserError: if source and target have different tag schemes.
     """
     source, other = (
-        read_corpus(settings.corpus(name), settings.file_name) for name in (settings.source, target)
+        read_corpus(settings.corpus(name), settings.file_name, comments=settings.comments)
+        for name in (settings.source, target)
     )
     if source.scheme.name != other.scheme.name:
         raise UserError(
@@ -381,7 +384,7 @@ def run_study(settings: DomainSettings) -> str:
     settings.training(source, run)
     for name in (settings.source, *settings.targets):
         if not (settings.corpus(name) / "ner_labels.txt").is_file():
-            write_labels(settings.corpus(name), settings.file_name)
+            write_labels(settings.corpus(name), settings.file_name, settings.comments)
     logger.info(f"\n== {settings.source}")
     begin(run, run_key(settings))
     train_on(settings, source, run)

@@ -304,7 +304,9 @@ def run_study(settings: LowResourceSettings) -> str:
         UserError: for bad input.
     """
     labels = read_labels(Path(settings.data_dir) / "ner_labels.txt")
-    corpus = read_corpus(settings.data_dir, settings.file_name, labels=labels)
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, labels=labels, comments=settings.comments
+    )
     if Path(settings.save_path).is_file():
         raise UserError(f"{settings.save_path}: is a file; --save_path names a folder")
     runs = {seed: runs_of(corpus, settings, seed) for seed in settings.seeds}

@@ -260,7 +260,9 @@ def measure(settings: SmallerStoresSettings) -> dict[str, Any]:
     path = str(work / "raw")
     build_datastore(group_of(BuildSettings, settings, datastore_path=path, key_dtype="float32"))
     raw = Datastore.open(path)
-    corpus = read_corpus(settings.data_dir, settings.file_name, splits=("dev", "test"))
+    corpus = read_corpus(
+        settings.data_dir, settings.file_name, splits=("dev", "test"), comments=settings.comments
+    )
     corpus.report()
     tagger = load(settings.model_path, settings.max_length, corpus)
     parts = {
