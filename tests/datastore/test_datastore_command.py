@@ -303,11 +303,6 @@ ERRORS = {
         "FILE:1: tag 'PER' found, expected O, or B- I- M- E- S- and a type, in the schemes BIO, IOB1, "
         "IOBES/BIOES or BMES",
     ),
-    "another scheme": (
-        ("add", "MODEL", "--file", "The O\n\nAda B-PER\nLovelace I-PER\n"),
-        "FILE:4: tag 'I-PER' found, expected one of the scheme BMES, as in the datastore; "
-        "convert the tags",
-    ),
     "an id": (
         ("remove", "--ids", "2", "300"),
         "P: no sentence 300; ids were given from 0 to 299, less what was removed since",
@@ -374,6 +369,16 @@ def test_errors_are_one_line_and_change_nothing(fails, datastore, trained, tmp_p
     before = Manifest.read(datastore)
     assert fails(command.main, *arguments) == f"error: {message}"
     assert Manifest.read(datastore) == before
+
+
+def test_sentences_in_another_scheme_are_converted(path, trained, tmp_path, capfd):
+    file = tmp_path / "new.bio"
+    file.write_text("The O\n\nAda B-PER\nLovelace I-PER\n")
+    at = ("--datastore_path", path, "--model_path", trained / "model")
+    command.main([*map(str, ("add", *at, "--file", file, "--device", "cpu"))])
+    said = capfd.readouterr().err
+    assert f"{file}: tags in BIO, converted to BMES, the scheme of the tagger" in said
+    assert Datastore.open(path).sentence(301)["tags"] == ["B-PER", "E-PER"]
 
 
 def test_a_store_is_changed_with_its_own_model_alone(fails, path, tiny_encoder, tagger, tmp_path):

@@ -96,7 +96,7 @@ def outcome(model_type: str, folder: Path, corpus: Path) -> tuple[str, str]:
 def one_line(error: UserError, folder: Path) -> str:
     """What was found, from a message that says what to do, too."""
     text = str(error)
-    assert "\n" not in text and len(text) < 300 and ("; use " in text or "expected" in text)
+    assert "\n" not in text and len(text) < 300 and ("; " in text or "expected" in text)
     found = re.split(r", expected|, which|, so| \(relative|; use", text)[0]
     return f"refused: {found.removeprefix(f'{folder}/own: ').removeprefix(f'{folder}/e: ')}"
 
