@@ -162,8 +162,8 @@ def _sliders(backend: Backend) -> tuple[gr.Slider, gr.Checkbox, gr.Slider, gr.Sl
 def _slider(label: str, info: str, *limits: float, interactive: bool = True) -> gr.Slider:
     low, high, step, value = limits
     elem_id = f"knn-{label.removeprefix('knn_')}"
-    slider = gr.Slider(low, high, value, step=step, label=label, info=info, elem_id=elem_id)
+    slider: Any = gr.Slider(low, high, value, step=step, label=label, info=info, elem_id=elem_id)
     slider.interactive = interactive
     # Gradio fails on an empty field, while a visitor types another number; the backend reports it.
-    slider.preprocess = lambda payload: payload  # type: ignore[method-assign]
+    slider.preprocess = lambda payload: payload
     return slider

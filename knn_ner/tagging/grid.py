@@ -220,8 +220,9 @@ def curves(
     most = retrieved.similarities.shape[1] if counts is None else max(grid_k)
     finite = sorted({min(k, most) for k in grid_k if k > 0})
     for temperature in grid_temperature:
-        votes: dict[int, list[np.ndarray]] = {k: [] for k in finite}
-        for start in range(0, len(ours), VOTE_ROWS):
+        # No rows are left where every vote is the tagger's own label.
+        votes = {k: [np.zeros((0, base.shape[1]), dtype=np.float32)] for k in finite}
+        for start in range(0, len(ours) if finite else 0, VOTE_ROWS):
             part = slice(start, start + VOTE_ROWS)
             for k, vote in zip(
                 finite,
@@ -236,7 +237,7 @@ def curves(
                 strict=True,
             ):
                 votes[k].append(vote.cpu().numpy())
-        by_k = {k: np.concatenate(parts) for k, parts in votes.items() if parts}
+        by_k = {k: np.concatenate(parts) for k, parts in votes.items()}
         if temperature in retrieved.all_votes:
             by_k[-1] = retrieved.all_votes[temperature].cpu().numpy()
         for k, vote in by_k.items():
