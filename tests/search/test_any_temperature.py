@@ -76,7 +76,7 @@ def reference(searcher, queries, base, vote: VoteSettings):
             odds = np.nan_to_num(logs - total, neginf=-1e300) - np.nan_to_num(
                 np.array(rest) - total, neginf=-1e300
             )
-            factor = min(2 * e / vote.temperature, 1e300)
+            factor = 2 * e / vote.temperature
             low = 1 / (1 + np.exp(np.minimum(-(odds - factor), 700)))
             high = 1 / (1 + np.exp(np.minimum(-(odds + factor), 700)))
         present = logs > -np.inf
